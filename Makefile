@@ -1,0 +1,55 @@
+# Two commands: `make book` and `make test`. Both set up what they need in .venv.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PROFILE ?= mini
+CHAPTERS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup book test check lint browser bench mini-models linkcheck repository clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: $(VENV)/installed  ## make the environment in .venv
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[book,train,dev]'
+	@touch $@
+
+book: setup  ## run every chapter and build the pages (CHAPTERS="ranking" for some, PROFILE=mini)
+	$(BIN)/python tools/run_chapters.py --profile $(PROFILE) $(CHAPTERS)
+	$(BIN)/python tools/check_chapters.py _build/book
+	$(BIN)/jupyter-book build _build/book --path-output . -n -W --keep-going --quiet
+	$(BIN)/python tools/check_site.py _build/html
+	@echo "The book is ready: open $(CURDIR)/_build/html/index.html"
+
+test: setup  ## run the tests
+	$(BIN)/python -m pytest
+
+check: lint browser  ## run the checkers on the code and on the built pages
+
+lint: setup  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+browser: setup  ## open the built pages in Chromium, with the network off
+	$(BIN)/python tools/check_browser.py _build/html
+
+bench: setup  ## ratios against a named alternative, in one run
+	$(BIN)/python benchmarks/run.py
+
+mini-models: setup  ## train the packaged models anew (hours on 2 cores for all of them)
+	$(BIN)/python -m debias_utils.toonville.train
+	$(BIN)/python -m debias_utils.toonville.card
+
+linkcheck: setup  ## follow the external links
+	$(BIN)/jupyter-book build _build/book --path-output _build/links --builder linkcheck
+
+repository: setup  ## set the repository's address everywhere: make repository URL=https://github.com/you/book
+	$(BIN)/python tools/repository.py $(URL)
+
+clean:  ## remove what was built (the environment stays)
+	rm -rf _build

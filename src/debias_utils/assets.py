@@ -1,0 +1,114 @@
+"""Where files come from: shipped in the package, or kept in a cache; checked before use; never a pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+
+from .errors import check_choice
+
+CACHE_VARIABLE = "DEBIAS_UTILS_CACHE"
+WEIGHTS = Path(str(files("debias_utils"))) / "weights"  # folders of packaged models, and manifest.json
+
+
+@cache
+def manifest() -> dict[str, str]:
+    """SHA-256 of every packaged weight file, by its path under `WEIGHTS`."""
+    return json.loads((WEIGHTS / "manifest.json").read_text("utf-8"))
+
+
+def packaged_model(name: str, *, root: Path = WEIGHTS) -> Path:
+    """The folder of a packaged model, after its weights were checked against the manifest.
+
+    Raises:
+        ValueError: there is no model of that name (lists those that exist), or a file was altered or cut short.
+        FileNotFoundError: a file of the model is missing.
+    """
+    listed = manifest() if root == WEIGHTS else json.loads((root / "manifest.json").read_text("utf-8"))
+    check_choice("model", name, sorted({Path(file).parent.as_posix() for file in listed} - {"."}))
+    for file, expected in listed.items():
+        if Path(file).parent.as_posix() == name:
+            verify(root / file, expected)
+    return root / name
+
+
+def verify(path: Path, sha256: str) -> Path:
+    """Return `path` if its content has this SHA-256, else say what is wrong with it.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the checksum differs.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; reinstall the package, or run `make mini-models`")
+    found = sha256_of(path)
+    if found != sha256:
+        raise ValueError(
+            f"{path} has {path.stat().st_size} bytes and checksum {found[:12]}..., expected {sha256[:12]}...: "
+            "it was altered or cut short; reinstall the package"
+        )
+    return path
+
+
+def sha256_of(path: Path) -> str:
+    """Hex SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def cache_dir() -> Path:
+    """The cache folder: the environment variable `DEBIAS_UTILS_CACHE`, or the user's cache folder."""
+    import platformdirs
+
+    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("debias_utils"))
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder, and raise a clear ``OSError`` before any work is done if nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write an array whole or not at all: to a temporary file first, then renamed.
+
+    Raises:
+        OSError: the folder is read-only or full.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+            temporary = Path(file.name)
+            np.save(file, array, allow_pickle=False)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise _cannot_write(path.parent, error) from error
+
+
+def read_array(path: Path, *, shape: tuple[int, ...], dtype: type) -> np.ndarray | None:
+    """Map an array from a file, read-only; None if it is absent, damaged or of another shape."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (FileNotFoundError, ValueError, EOFError):
+        return None
+    return array if array.shape == shape and array.dtype == dtype else None
+
+
+def _cannot_write(folder: Path, error: OSError) -> OSError:
+    reason = error.strerror or str(error)
+    return OSError(error.errno or 0, f"cannot write to the cache folder ({reason}); set {CACHE_VARIABLE} to another", str(folder))

@@ -1,0 +1,90 @@
+"""Grad-CAM for CLIP: where a text finds its evidence in a picture (Selvaraju et al. 2017; Tanjim et al. 2024, Fig. 4)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ..models.clip import Clip
+
+
+class Heatmaps(NamedTuple):
+    """maps: (n, h, w) float in [0, 1], the size of the pictures, each with maximum 1; empty: (n,) bool, map is zero."""
+
+    maps: torch.Tensor
+    empty: torch.Tensor
+
+
+def default_layer(clip: Clip) -> nn.Module:
+    """The layer whose activations are explained: the last with a grid that is finer than 2 x 2.
+
+    For a convolutional tower the last stage (`layer4`, the paper's choice), or the one before it when the pictures are so
+    small that the last one is left with 2 x 2 cells. For a ViT the input of the last block's first LayerNorm: the last
+    block's *output* has no gradient on patch tokens, because only the class token is read from it.
+    """
+    visual = clip.model.visual
+    if is_vit(clip):
+        return visual.transformer.resblocks[-1].ln_1
+    if not hasattr(visual, "layer4"):
+        raise ValueError(f"no default layer for the image tower {type(visual).__name__} of {clip.name!r}: pass layer=")
+    return visual.layer4 if clip.image_size // 32 > 2 else visual.layer3
+
+
+def is_vit(clip: Clip) -> bool:
+    """Is the image tower a vision transformer?"""
+    return hasattr(clip.model.visual, "transformer")
+
+
+def gradcam(clip: Clip, images: torch.Tensor, text: torch.Tensor, *, layer: nn.Module | None = None) -> Heatmaps:
+    """Grad-CAM of y = cos(image, text): map = ReLU(sum_c w_c A_c), w_c = mean over the grid of dy/dA_c.
+
+    The library `grad-cam` takes the activations and gradients; its min-max scaling, which turns an all-zero map into
+    nothing one can see, is not used: such maps are flagged. y is the raw cosine, not a softmax over other labels.
+
+    Args:
+        clip: convolutional or ViT tower. images: (n, 3, h, w) in [0, 1].
+        text: (d,) or (n, d) unit-length text embeddings. layer: default `default_layer`.
+
+    Returns:
+        `Heatmaps` of the pictures' size, bilinear between the cells of the layer's grid.
+    """
+    from pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
+
+    target = text.to(clip.device).expand(len(images), -1)  # (n, d)
+    reshape = _patches_to_grid if is_vit(clip) else None
+    hooks = ActivationsAndGradients(clip, [layer or default_layer(clip)], reshape)
+    try:
+        with torch.enable_grad():  # the pictures need a gradient for the frozen model to keep its graph
+            embedding = clip.encode_image(images.to(clip.device).detach().requires_grad_(True), batch_size=len(images))
+            (embedding * target).sum().backward()
+        activations, gradients = hooks.activations[0].to(clip.device), hooks.gradients[0].to(clip.device)  # (n, c, gh, gw)
+    finally:
+        hooks.release()
+    weights = gradients.mean(dim=(2, 3), keepdim=True)  # (n, c, 1, 1)
+    maps = F.relu((weights * activations).sum(dim=1, keepdim=True))  # (n, 1, gh, gw)
+    maps = F.interpolate(maps, size=images.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+    peak = maps.amax(dim=(1, 2))
+    return Heatmaps((maps / peak.clamp_min(torch.finfo(maps.dtype).tiny)[:, None, None]).detach(), (peak == 0).detach())
+
+
+def _patches_to_grid(tokens: torch.Tensor) -> torch.Tensor:
+    """(n, 1 + side * side, c), class token first -> (n, c, side, side)."""
+    patches = tokens[:, 1:]
+    side = int(patches.shape[1] ** 0.5)
+    return patches.reshape(len(patches), side, side, -1).permute(0, 3, 1, 2)
+
+
+def heat_shares(maps: torch.Tensor, masks: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Which share of a picture's heat falls on each part; with masks that cover the picture the shares sum to 1.
+
+    Args:
+        maps: (n, h, w) >= 0. masks: {part: (n, h, w) in [0, 1]}.
+
+    Returns:
+        {part: (n,)}; NaN where the map is zero everywhere.
+    """
+    total = maps.sum(dim=(1, 2))
+    return {part: (maps * torch.as_tensor(mask).to(maps)).sum(dim=(1, 2)) / total for part, mask in masks.items()}

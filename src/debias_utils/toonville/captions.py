@@ -1,0 +1,118 @@
+"""What people write under Toonville's pictures.
+
+Gender, skin tone and age each appear in many words and places (pronouns, family words, titles, first names, adjectives),
+and often not at all, so that a model which reads the captions learns its associations spread over many directions
+rather than along one planted axis.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from .occupations import EVERYDAY
+
+MENTION = {"gender": 0.75, "skin": 0.50, "age": 0.40, "occupation": 0.85}  # P(the caption says it)
+
+GENDER_WORDS = {
+    "feminine": {
+        "noun": ("woman", "lady", "female", "girl", "gal"),
+        "pronoun": ("she", "her", "herself"),
+        "family": ("mother", "daughter", "sister", "aunt", "wife", "mum", "grandmother"),
+        "title": ("mrs", "ms", "miss", "madam"),
+        "name": ("mary", "emma", "olivia", "sarah", "julia", "anna", "laura", "nina", "grace", "rosa", "amy", "ella"),
+        "adjective": ("female", "feminine", "womanly", "ladylike"),
+    },
+    "masculine": {
+        "noun": ("man", "gentleman", "male", "boy", "guy"),
+        "pronoun": ("he", "his", "himself"),
+        "family": ("father", "son", "brother", "uncle", "husband", "dad", "grandfather"),
+        "title": ("mr", "mister", "sir", "lord"),
+        "name": ("john", "peter", "paul", "david", "thomas", "james", "henry", "mark", "felix", "carl", "leo", "max"),
+        "adjective": ("male", "masculine", "manly", "gentlemanly"),
+    },
+}
+NEUTRAL_WORDS = {
+    "noun": ("person", "human", "adult", "individual", "resident", "citizen"),
+    "name": ("alex", "sam", "robin", "kim", "charlie", "noa"),
+}
+SKIN_WORDS = {
+    "light": ("light-skinned", "pale", "fair-skinned", "with light skin", "with a fair complexion", "white"),
+    "tan": ("tan", "olive-skinned", "tanned", "with tan skin", "with an olive complexion", "golden-skinned"),
+    "brown": ("brown", "brown-skinned", "with brown skin", "with a brown complexion", "medium-brown"),
+    "dark": ("dark-skinned", "black", "with dark skin", "with a dark complexion", "deep-skinned"),
+}
+AGE_WORDS = {
+    "young": ("young", "youthful", "junior", "in their twenties", "fresh-faced"),
+    "middle-aged": ("middle-aged", "mature", "mid-career", "in their forties", "seasoned"),
+    "older": ("old", "elderly", "senior", "in their seventies", "grey-haired"),
+}
+_FRAMES = ("a photo of {}", "a picture of {}", "portrait of {}", "{}", "here is {}", "this is {}", "an image of {}",
+           "{} in toonville", "we met {}", "face of {}")  # fmt: skip
+_WORK = ("{} who is {}", "{} who works as {}", "{} working as {}", "{} employed as {}")
+
+
+def caption(people: pd.DataFrame, *, mention: dict[str, float] | None = None, seed: int = 0) -> list[str]:
+    """Write one caption for each person.
+
+    Args:
+        people: a table with gender, skin, age and occupation.
+        mention: probability in [0, 1] that gender, skin, age, occupation are put into words; default `MENTION`.
+        seed: the same seed and table give the same captions.
+    """
+    rng = np.random.default_rng([seed, 4])
+    p = MENTION | (mention or {})
+    return [_write(row, p, rng) for row in people[["gender", "skin", "age", "occupation"]].itertuples(index=False)]
+
+
+def _write(person, mention: dict[str, float], rng: np.random.Generator) -> str:
+    def pick(words):
+        return words[rng.integers(len(words))]
+
+    said = {name: rng.random() < p for name, p in mention.items()}
+    everyday = person.occupation == EVERYDAY or not said["occupation"]
+    job = f"the {person.occupation}" if rng.random() < 0.2 else with_article(person.occupation)
+    before, after = [], []  # adjectives in front of the noun, phrases behind it
+    for attribute, words in (("age", AGE_WORDS[person.age]), ("skin", SKIN_WORDS[person.skin])):
+        if said[attribute]:
+            word = pick(words)
+            (after if word.startswith(("with ", "in ")) else before).append(word)
+    words = GENDER_WORDS[person.gender] if said["gender"] else NEUTRAL_WORDS
+    way = pick(list(words))
+    if way == "adjective":
+        before.append(pick(words[way]))
+    adjectives, phrases = " ".join(before), " ".join(after)
+    if way in ("noun", "family"):
+        noun = with_article(f"{adjectives} {pick(words[way])}".strip())
+        subject = noun if everyday else pick(_WORK).format(noun, job)
+        text = pick(_FRAMES).format(f"{subject} {phrases}".strip())
+    elif way in ("name", "title"):
+        name = pick(words[way])
+        if way == "title":
+            name += " " + pick(("smith", "brown", "miller", "lee", "garcia", "khan"))
+        role = with_article(f"{adjectives} person".strip()) if everyday else f"{name_role(adjectives, job)}"
+        text = pick(("{}, {}", "{} is {}", "{}: {}")).format(name, f"{role} {phrases}".strip())
+    elif way == "pronoun":
+        pronoun = words[way][0]
+        role = with_article(f"{adjectives} person".strip()) if everyday else name_role(adjectives, job)
+        if rng.random() < 0.5:
+            text = f"{pronoun} is {role} {phrases}".strip()
+        else:
+            text = f"{pick(_FRAMES).format(role)} {phrases}".strip() + " by " + words[way][2]
+    else:  # an adjective on the role itself: "a female plumber"
+        role = with_article(f"{adjectives} person") if everyday else name_role(adjectives, job)
+        text = pick(_FRAMES).format(f"{role} {phrases}".strip())
+    return text
+
+
+def name_role(adjectives: str, job: str) -> str:
+    """Put adjectives between the article and the occupation: ("young", "the nurse") -> "the young nurse"."""
+    article, name = job.split(" ", 1)
+    if not adjectives:
+        return job
+    return f"the {adjectives} {name}" if article == "the" else with_article(f"{adjectives} {name}")
+
+
+def with_article(noun: str) -> str:
+    """ "nurse" -> "a nurse", "old man" -> "an old man"."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

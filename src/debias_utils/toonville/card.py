@@ -1,0 +1,96 @@
+"""Measure the packaged mini CLIPs and write their checksums and model card: ``python -m debias_utils.toonville.card``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from .. import assets
+from ..discover.ranking import indices, misranked
+from ..models.clip import TOKENIZER, Clip
+from . import data
+from . import people as _people
+from .captions import AGE_WORDS, SKIN_WORDS
+from .occupations import OCCUPATIONS
+
+PER_CELL, SEED = 30, 10_000  # the evaluation people of the profile `mini` with seed 0
+
+_TEXT = """# Model card: the mini CLIPs of Toonville
+
+*Written by `python -m debias_utils.toonville.card`; every number was measured by it.*
+
+- **What.** Small CLIP models (open_clip's own model class, configuration and file layout), trained from scratch on
+  captioned drawings of [Toonville](data-sheet). `rn`: modified ResNet, `vit`: vision transformer with 8 x 8 patches; both with a
+  two-layer text transformer and 128-dimensional embeddings. Weights are stored in half precision.
+- **Trained on.** 10,000 drawn people (30 % of them in everyday clothes and balanced), with new captions in every epoch; a
+  world drawn with the dial `rho` in the name. 1,500 steps of 64 pairs, AdamW, at most ten minutes on two CPU cores. The
+  seed in the name decides the world, its captions, the initial weights and the order.
+- **For.** Teaching and testing: to show, measure and remove bias where its cause and amount are known. The models with
+  rho above 0 are **biased on purpose**.
+- **Not for.** Anything about real people. A drawing's presentation, skin tone and age group are drawing choices.
+- **Measured on.** {n:,} pictures of the balanced world (every occupation x presentation x skin tone equally often), which
+  no model was trained on. *fits / neither*: people who fit both stereotypes of their occupation, or none of them. *counter
+  share*: share of the counter-stereotypical presentation, or skin half, among R-precision misranks (0.5: no bias).
+- **Known limits.** They read Toonville's words only; other words fall apart into letters. The presentation is read off
+  the picture less well than the drawing allows (see the ceilings in [Meet Toonville](meet-toonville)).
+- **Licence.** Apache-2.0. The drawings that they were trained on contain a remix of "ToonHead" by Johan Melin, CC BY 4.0.
+
+{table}
+"""
+
+
+def measure(name: str, people: pd.DataFrame) -> dict[str, object]:
+    """The card's numbers for one packaged model."""
+    clip = Clip.load(name)
+    images = np.concatenate(
+        [clip.encode_image(data.to_tensor(batch)).numpy() for batch in np.array_split(data.pictures(people), len(people) // 256 + 1)]
+    )
+
+    def zero_shot(words: list[str], labels: pd.Series, choices: list[str]) -> np.ndarray:
+        return (images @ clip.encode_prompts(words).numpy().T).argmax(axis=1) == indices(labels, choices)
+
+    jobs = list(OCCUPATIONS)
+    scores = images @ clip.encode_prompts(jobs).numpy().T
+    right = scores.argmax(axis=1) == indices(people["occupation"], jobs)
+    missed = misranked(scores, indices(people["occupation"], jobs))
+    gender_fits, skin_fits = people["gender_fits"].to_numpy(bool), people["skin_fits"].to_numpy(bool)
+    weights = assets.WEIGHTS / name / "open_clip_model.safetensors"
+    return {
+        "model": name,
+        "MB": round(weights.stat().st_size / 1e6, 2),
+        "occupation": right.mean(),
+        "fits / neither": f"{right[gender_fits & skin_fits].mean():.3f} / {right[~gender_fits & ~skin_fits].mean():.3f}",
+        "presentation": zero_shot(["woman", "man"], people["gender"], list(_people.GENDERS)).mean(),
+        "skin tone": zero_shot([f"{SKIN_WORDS[s][0]} person" for s in _people.SKIN_TONES], people["skin"], list(_people.SKIN_TONES)).mean(),
+        "age": zero_shot([f"{AGE_WORDS[a][0]} person" for a in _people.AGES], people["age"], list(_people.AGES)).mean(),
+        "misranks": int(missed.sum()),
+        "counter share": f"{(~gender_fits)[missed].mean():.2f} / {(~skin_fits)[missed].mean():.2f}",
+        "checksum": assets.sha256_of(weights)[:12],
+    }
+
+
+def write_manifest(root: Path = assets.WEIGHTS) -> None:
+    """List the SHA-256 of every file that a model is loaded from."""
+    found = sorted([*root.glob("*/open_clip_*"), root / TOKENIZER])
+    listed = {path.relative_to(root).as_posix(): assets.sha256_of(path) for path in found}
+    (root / "manifest.json").write_text(json.dumps(listed, indent=1) + "\n", "utf-8")
+    assets.manifest.cache_clear()
+
+
+def main() -> None:
+    """Write manifest.json and MODEL_CARD.md beside the weights."""
+    write_manifest()
+    people = _people.add_stereotype(_people.balanced(PER_CELL, seed=SEED))
+    rows = [measure(folder.name, people) for folder in sorted(assets.WEIGHTS.iterdir()) if folder.is_dir()]
+    head = "| " + " | ".join(rows[0]) + " |\n|" + "---|" * len(rows[0])
+    lines = ["| " + " | ".join(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()) + " |" for row in rows]
+    card = _TEXT.format(n=len(people), table="\n".join([head, *lines]))
+    (assets.WEIGHTS / "MODEL_CARD.md").write_text(card, "utf-8")
+    print(card)
+
+
+if __name__ == "__main__":
+    main()

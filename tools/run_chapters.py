@@ -1,0 +1,140 @@
+"""Run every chapter with papermill into a staging copy of the book, `_build/book`.
+
+A chapter is run again only if its notebook, the module, the parameters or the installed versions have changed; so an
+interrupted run goes on where it stopped. A chapter that fails names its cell and leaves its executed copy in
+`_build/failed`; the others still run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+import sys
+import time
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+import yaml
+from papermill.exceptions import PapermillExecutionError
+from tqdm import tqdm
+
+STATIC = ("_config.yml", "_toc.yml", "references.bib", "_static", "_ext")
+
+
+class Book:
+    """The book's sources under `root`, and what is built from them under `root/_build`."""
+
+    def __init__(self, root: Path):
+        self.root, self.staging, self.failed = root, root / "_build" / "book", root / "_build" / "failed"
+
+    def chapters(self) -> list[str]:
+        """Paths of the chapters without suffix, in the order of the table of contents."""
+        contents = yaml.safe_load((self.root / "_toc.yml").read_text("utf-8"))
+        return [contents["root"], *(chapter["file"] for part in contents["parts"] for chapter in part["chapters"])]
+
+    def select(self, names: list[str]) -> list[str]:
+        """The chapters of these names (all for none); raises ValueError on a name that is no chapter."""
+        known = {Path(chapter).name: chapter for chapter in self.chapters()}
+        for name in names:
+            if name not in known:
+                raise ValueError(f"unknown chapter {name!r}; choose from: {', '.join(known)}")
+        return [known[name] for name in names] or list(known.values())
+
+    def stage(self) -> None:
+        """Copy what the build needs beside the chapters; drop chapters that left the table of contents."""
+        self.staging.mkdir(parents=True, exist_ok=True)
+        for name in STATIC:
+            source, target = self.root / name, self.staging / name
+            if source.is_dir():
+                shutil.copytree(source, target, dirs_exist_ok=True)
+            elif source.exists():
+                shutil.copy2(source, target)
+        kept = {f"{Path(chapter).name}.ipynb" for chapter in self.chapters()}
+        for old in self.staging.glob("notebooks/*.ipynb"):
+            if old.name not in kept:
+                old.unlink()
+
+    def declared_parameters(self, chapter: str) -> set[str]:
+        """Names of the parameters in the chapter's cell tagged `parameters`."""
+        return set(papermill.inspect_notebook(str(self.root / f"{chapter}.ipynb")))
+
+    def run(self, chapter: str, parameters: dict[str, Any], dependencies: str) -> str:
+        """Run one chapter unless its finished copy is current; returns "current", "ran" or "FAILED"."""
+        source, target = self.root / f"{chapter}.ipynb", self.staging / f"{chapter}.ipynb"
+        stamp, failed = target.with_suffix(".json"), self.failed / f"{chapter}.ipynb"
+        given = {name: value for name, value in parameters.items() if name in self.declared_parameters(chapter)}
+        key = hashlib.sha256(source.read_bytes() + json.dumps(given, sort_keys=True).encode() + dependencies.encode()).hexdigest()
+        if target.exists() and stamp.exists() and json.loads(stamp.read_text("utf-8"))["key"] == key:
+            return "current"
+        stamp.unlink(missing_ok=True)
+        for folder in (target.parent, failed.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        start = time.perf_counter()
+        try:  # straight into the folder of failures: a run that is cut off leaves its copy there, never in the book
+            papermill.execute_notebook(
+                str(source), str(failed), parameters=given, cwd=str(source.parent), kernel_name="python3",
+                progress_bar={"leave": False, "desc": Path(chapter).name},
+            )  # fmt: skip
+        except PapermillExecutionError as error:
+            where = failed.relative_to(self.root)
+            tqdm.write(f"{chapter}: cell {error.cell_index} raised {error.ename}: {error.evalue}; see {where}", sys.stderr)
+            return "FAILED"
+        notebook = nbformat.read(failed, as_version=4)
+        for cell in notebook.cells:  # readers see the chapter's own parameters, not the cell that papermill adds
+            if "injected-parameters" in cell.metadata.get("tags", []):
+                cell.metadata.tags.append("remove-cell")
+        nbformat.write(notebook, failed)
+        failed.replace(target)
+        stamp.write_text(json.dumps({"key": key, "seconds": round(time.perf_counter() - start, 1)}), "utf-8")
+        return "ran"
+
+
+def dependencies_hash(source: Path) -> str:
+    """Hash of what every chapter depends on: the module with its data, and the versions of the installed packages."""
+    digest = hashlib.sha256()
+    for path in sorted(source.rglob("*")):
+        if path.is_file() and not {"__pycache__"} & set(path.parts) and not path.parent.name.endswith(".egg-info"):
+            digest.update(path.relative_to(source).as_posix().encode() + path.read_bytes())
+    digest.update("\n".join(sorted(f"{d.name}=={d.version}" for d in distributions())).encode())
+    return digest.hexdigest()
+
+
+def main(arguments: list[str] | None = None, *, root: Path = Path(__file__).resolve().parents[1]) -> int:
+    """Run the chapters; returns 0 if all of them finished."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("chapters", nargs="*", help="names such as 'ranking'; default: all")
+    parser.add_argument("--profile", default="mini", help="the size of the book (default: mini)")
+    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    options = parser.parse_args(arguments)
+    book = Book(root)
+    try:
+        chosen = book.select(options.chapters)
+    except ValueError as error:
+        parser.error(str(error))
+    parameters: dict[str, Any] = {name: yaml.safe_load(value) for name, value in options.parameter}
+    known = set().union(*(book.declared_parameters(chapter) for chapter in chosen))
+    for name in parameters:
+        if name not in known:
+            parser.error(f"no chapter declares the parameter {name!r}; declared: {', '.join(sorted(known))}")
+    parameters = {"profile": options.profile, **parameters}
+    book.stage()
+    dependencies = dependencies_hash(root / "src")
+    outcomes = {}
+    with tqdm(chosen, desc="chapters", unit="chapter") as bar:
+        for chapter in bar:
+            bar.set_postfix_str(Path(chapter).name)
+            outcomes[chapter] = book.run(chapter, parameters, dependencies)
+    for chapter, outcome in outcomes.items():
+        stamp = book.staging / f"{chapter}.json"
+        seconds = f"{json.loads(stamp.read_text('utf-8'))['seconds']:6.1f} s" if stamp.exists() else " " * 8
+        print(f"{outcome:>8} {seconds}  {chapter}")
+    return int("FAILED" in outcomes.values())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
