@@ -65,7 +65,9 @@ def main(folder: str, screenshots: str = "_build/screenshots") -> int:
         return 0
     from playwright.sync_api import sync_playwright
 
-    pages, wrong = sorted(Path(folder).rglob("*.html")), []
+    found = [page for page in sorted(Path(folder).rglob("*.html")) if "_static" not in page.parts]
+    pages = [page for page in found if 'http-equiv="Refresh"' not in page.read_text("utf-8")]  # the root only forwards
+    wrong: list[str] = []
     if not pages:
         print(f"no pages under {folder}")
         return 1

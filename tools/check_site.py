@@ -1,4 +1,4 @@
-"""Prove that every page of the table of contents exists and every internal link and image resolves."""
+"""Prove that every page exists, every internal link and image resolves, and nothing is loaded from elsewhere."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import yaml
 from bs4 import BeautifulSoup
+
+from contents import pages
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -15,7 +16,11 @@ ROOT = Path(__file__).resolve().parents[1]
 def broken(site: Path) -> list[str]:
     """Links, scripts, styles and images of every page that lead nowhere inside the site."""
     anchors: dict[Path, set[str]] = {}
-    pages = {page.resolve(): BeautifulSoup(page.read_text("utf-8"), "html.parser") for page in sorted(site.rglob("*.html"))}
+    pages = {
+        page.resolve(): BeautifulSoup(page.read_text("utf-8"), "html.parser")
+        for page in sorted(site.rglob("*.html"))
+        if "_static" not in page.parts
+    }
     for page, soup in pages.items():
         anchors[page] = {str(tag[key]) for key in ("id", "name") for tag in soup.find_all(attrs={key: True})}
     found = []
@@ -27,6 +32,8 @@ def broken(site: Path) -> list[str]:
                 continue
             parts = urlsplit(str(address))
             if parts.scheme or parts.netloc:
+                if tag.name != "a" and not {"canonical", "alternate"} & set(tag.get("rel") or []):
+                    found.append(f"{name}: {tag.name} {address} needs the network")
                 continue
             target = (page.parent / unquote(parts.path)).resolve() if parts.path else page
             if target.is_dir():
@@ -40,17 +47,16 @@ def broken(site: Path) -> list[str]:
 
 def missing(site: Path, root: Path) -> list[str]:
     """Pages of the table of contents that were not built."""
-    contents = yaml.safe_load((root / "_toc.yml").read_text("utf-8"))
-    chapters = [contents["root"], *(chapter["file"] for part in contents["parts"] for chapter in part["chapters"])]
-    pages = ["index", *chapters]
-    return [f"{page}.html was not built" for page in pages if not (site / f"{page}.html").exists()]
+    wanted = [Path("index.html"), *(page.with_suffix(".html") for page in pages(root))]
+    return [f"{page} was not built" for page in wanted if not (site / page).exists()]
 
 
 def main(folder: str, root: Path = ROOT) -> int:
     """Check the built site; returns 0 if all is well."""
     site = Path(folder)
     wrong = missing(site, root) or broken(site)
-    print("\n".join(wrong) or f"{len(list(site.rglob('*.html')))} pages: all of them exist and every internal link resolves")
+    pages = len(list(site.rglob("*.html")))
+    print("\n".join(wrong) or f"{pages} pages: all exist, every internal link resolves, nothing is loaded from elsewhere")
     return int(bool(wrong))
 
 

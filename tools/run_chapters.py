@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import shutil
 import sys
 import time
@@ -23,6 +24,11 @@ import yaml
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
+from contents import pages
+
+WORDS_A_MINUTE = 150  # with figures and formulas to look at
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+ROOT = Path(__file__).resolve().parents[1]
 STATIC = ("_config.yml", "_toc.yml", "references.bib", "_static", "_ext")
 
 
@@ -32,14 +38,9 @@ class Book:
     def __init__(self, root: Path):
         self.root, self.staging, self.failed = root, root / "_build" / "book", root / "_build" / "failed"
 
-    def chapters(self) -> list[str]:
-        """Paths of the chapters without suffix, in the order of the table of contents."""
-        contents = yaml.safe_load((self.root / "_toc.yml").read_text("utf-8"))
-        return [contents["root"], *(chapter["file"] for part in contents["parts"] for chapter in part["chapters"])]
-
     def select(self, names: list[str]) -> list[str]:
-        """The chapters of these names (all for none); raises ValueError on a name that is no chapter."""
-        known = {Path(chapter).name: chapter for chapter in self.chapters()}
+        """Notebooks of these names without suffix (all for none); raises ValueError on a name that is no chapter."""
+        known = {page.stem: page.with_suffix("").as_posix() for page in pages(self.root) if page.suffix == ".ipynb"}
         for name in names:
             if name not in known:
                 raise ValueError(f"unknown chapter {name!r}; choose from: {', '.join(known)}")
@@ -54,9 +55,13 @@ class Book:
                 shutil.copytree(source, target, dirs_exist_ok=True)
             elif source.exists():
                 shutil.copy2(source, target)
-        kept = {f"{Path(chapter).name}.ipynb" for chapter in self.chapters()}
-        for old in self.staging.glob("notebooks/*.ipynb"):
-            if old.name not in kept:
+        listed = pages(self.root)
+        for page in listed:
+            if page.suffix == ".md":
+                (self.staging / page).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(self.root / page, self.staging / page)
+        for old in [*self.staging.rglob("*.ipynb"), *self.staging.rglob("*.md")]:
+            if old.relative_to(self.staging) not in listed:
                 old.unlink()
 
     def declared_parameters(self, chapter: str) -> set[str]:
@@ -84,14 +89,24 @@ class Book:
             where = failed.relative_to(self.root)
             tqdm.write(f"{chapter}: cell {error.cell_index} raised {error.ename}: {error.evalue}; see {where}", sys.stderr)
             return "FAILED"
+        seconds = round(time.perf_counter() - start, 1)
         notebook = nbformat.read(failed, as_version=4)
-        for cell in notebook.cells:  # readers see the chapter's own parameters, not the cell that papermill adds
-            if "injected-parameters" in cell.metadata.get("tags", []):
-                cell.metadata.tags.append("remove-cell")
+        finish(notebook, seconds)
         nbformat.write(notebook, failed)
         failed.replace(target)
-        stamp.write_text(json.dumps({"key": key, "seconds": round(time.perf_counter() - start, 1)}), "utf-8")
+        stamp.write_text(json.dumps({"key": key, "seconds": seconds}), "utf-8")
         return "ran"
+
+
+def finish(notebook: nbformat.NotebookNode, seconds: float) -> None:
+    """Hide the cell that papermill added, and put the measured minutes where the chapter asks for them."""
+    words = sum(len(cell.source.split()) for cell in notebook.cells if cell.cell_type == "markdown")
+    reading = max(1, round(words / WORDS_A_MINUTE))
+    minutes = f"**Minutes.** Reading: about {reading}. Running: {seconds / 60:.1f}, measured on {CORES} CPU cores."
+    for cell in notebook.cells:
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.metadata.tags.append("remove-cell")
+        cell.source = cell.source.replace("<!-- minutes -->", minutes)
 
 
 def dependencies_hash(source: Path) -> str:
@@ -104,7 +119,7 @@ def dependencies_hash(source: Path) -> str:
     return digest.hexdigest()
 
 
-def main(arguments: list[str] | None = None, *, root: Path = Path(__file__).resolve().parents[1]) -> int:
+def main(arguments: list[str] | None = None, *, root: Path = ROOT) -> int:
     """Run the chapters; returns 0 if all of them finished."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("chapters", nargs="*", help="names such as 'ranking'; default: all")

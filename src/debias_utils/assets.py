@@ -104,7 +104,7 @@ def read_array(path: Path, *, shape: tuple[int, ...], dtype: type) -> np.ndarray
     """Map an array from a file, read-only; None if it is absent, damaged or of another shape."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (FileNotFoundError, ValueError, EOFError):
+    except (OSError, ValueError, EOFError):
         return None
     return array if array.shape == shape and array.dtype == dtype else None
 

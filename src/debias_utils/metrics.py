@@ -19,7 +19,7 @@ from .errors import check_choice
 
 ZERO_RULES = ("floor", "-inf", "exclude")
 TIE_RULES = ("order", "all")
-_BLOCK = 1 << 21  # scores ranked at once: bounds the working memory whatever the number of queries
+_BLOCK = 1 << 19  # scores ranked at once: bounds the working memory whatever the number of queries
 
 
 class MeasuredFloat(float):
@@ -43,7 +43,9 @@ class MeasuredDict(dict):
     conventions: dict[str, Any]
 
 
-def skew_at_k(scores: Any, groups: Any, k: int, *, target: Any = "pool", zero: str = "floor", ties: str = "order") -> MeasuredDict:
+def skew_at_k(
+    scores: Any, groups: Any, k: int, *, target: Any = "pool", zero: str = "floor", ties: str = "order"
+) -> MeasuredDict:
     """Skew@k of each group: ln(share in the top k / desired share), Geyik et al. 2019, definition 2.
 
     0 means the desired share; ln 2 = 0.69 means twice as many as desired. Natural logarithm.
@@ -120,15 +122,16 @@ def ndkl(scores: Any, groups: Any, *, k: int | None = None, target: Any = "pool"
     discount = 1.0 / np.log2(position + 1)
     result = np.empty(len(scores))
     for start, order, kept in _ranked(scores, k, ties):
-        ranked = codes[order]  # (b, up to n)
-        nth = _count_within_group(ranked, len(labels))
+        nth = _count_within_group(codes[order])  # (b, n)
         for length in np.unique(kept):
             rows = kept == length
             w = discount[:length] / position[:length]
             tail = w[::-1].cumsum()[::-1]  # how often each item is counted, discounted
             summed = (gain[nth[rows, :length] - 1] - log_q[order[rows, :length]]) @ tail
             result[start:][: len(order)][rows] = summed - (discount[:length] * np.log(position[:length])).sum()
-    return _measured(result / discount[:k].sum(), single, {"metric": "NDKL", "k": k, **_describe(target, labels, q), "ties": ties})
+    return _measured(
+        result / discount[:k].sum(), single, {"metric": "NDKL", "k": k, **_describe(target, labels, q), "ties": ties}
+    )
 
 
 def bias_at_k(scores: Any, groups: Any, k: int, *, positive: Any, negative: Any, ties: str = "order"):
@@ -230,7 +233,9 @@ def cosine_scores(images: Any, prompts: Any, *, normalize_images: bool = True) -
     return scores
 
 
-def random_floor(metric: Callable[..., Any], groups: Any, *, repeats: int = 200, seed: int = 0, **conventions: Any) -> MeasuredDict:
+def random_floor(
+    metric: Callable[..., Any], groups: Any, *, repeats: int = 200, seed: int = 0, **conventions: Any
+) -> MeasuredDict:
     """What a random ranking scores: the mean and the central 95 % of `metric` over shuffled rankings.
 
     Args:
@@ -268,22 +273,34 @@ def _skew(scores, groups, k, target, zero, ties):
 
 
 def _counts(scores: np.ndarray, codes: np.ndarray, labels: list, k: int, ties: str) -> np.ndarray:
-    """(m, groups) people of each group in the top k."""
+    """(m, groups) people of each group in the top k. Only the k-th score is looked for; nothing is sorted."""
+    check_choice("tie rule", ties, TIE_RULES)
+    member = (codes[:, None] == np.arange(len(labels))).astype(np.float32)  # (n, groups)
     counts = np.empty((len(scores), len(labels)), int)
-    for start, order, kept in _ranked(scores, k, ties):
-        inside = np.arange(order.shape[1]) < kept[:, None]  # (b, n)
-        for g in range(len(labels)):
-            counts[start : start + len(order), g] = ((codes[order] == g) & inside).sum(axis=1)
+    for start, block in _blocks(scores):
+        n = block.shape[1]
+        kth = np.partition(block, n - k, axis=1)[:, n - k : n - k + 1]  # (b, 1)
+        inside = block >= kth
+        if ties == "order":
+            for row in np.flatnonzero(inside.sum(axis=1) > k):  # of those tied at the cut, the last ones do not count
+                at_cut = np.flatnonzero(block[row] == kth[row])
+                inside[row, at_cut[k - np.count_nonzero(block[row] > kth[row]) :]] = False
+        counts[start : start + len(block)] = np.rint(inside.astype(np.float32) @ member)
     return counts
 
 
+def _blocks(scores: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """A few queries at a time: (first query, their scores)."""
+    rows = max(1, _BLOCK // scores.shape[1])
+    for start in range(0, len(scores), rows):
+        yield start, scores[start : start + rows]
+
+
 def _ranked(scores: np.ndarray, k: int, ties: str) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Blocks of queries: (first query, items by falling score (b, length), how many of them count (b,))."""
+    """Blocks of queries: (first query, items by falling score (b, n), how many of them count (b,))."""
     check_choice("tie rule", ties, TIE_RULES)
-    m, n = scores.shape
-    rows = max(1, _BLOCK // n)
-    for start in range(0, m, rows):
-        block = -scores[start : start + rows]  # (b, n)
+    for start, block in _blocks(scores):
+        block = -block  # (b, n)
         order = np.argsort(block, axis=1)
         ranked = np.take_along_axis(block, order, axis=1)
         tied = (ranked[:, 1:] == ranked[:, :-1]).any(axis=1)  # the fast sort leaves their order open
@@ -292,15 +309,15 @@ def _ranked(scores: np.ndarray, k: int, ties: str) -> Iterator[tuple[int, np.nda
         kept = np.full(len(block), k)
         if ties == "all" and tied.any():
             kept[tied] = (ranked[tied] <= ranked[tied, k - 1 : k]).sum(axis=1)
-        yield start, order[:, : kept.max()], kept
+        yield start, order, kept
 
 
-def _count_within_group(ranked: np.ndarray, groups: int) -> np.ndarray:
-    """For each ranked item, how many of its group stand at or before it: (b, n) codes -> (b, n) counts from 1."""
-    nth = np.zeros(ranked.shape, np.int32)
-    for g in range(groups):
-        mask = ranked == g
-        np.copyto(nth, mask.cumsum(axis=1, dtype=np.int32), where=mask)
+def _count_within_group(ranked: np.ndarray) -> np.ndarray:
+    """For each ranked item, how many of its group stand at or before it: (b, n) codes of all items -> (b, n), from 1."""
+    by_group = np.argsort(ranked, axis=1, kind="stable")  # group after group, each in ranked order (a radix sort)
+    sizes = np.bincount(ranked[0])
+    nth = np.empty(ranked.shape, np.int32)
+    np.put_along_axis(nth, by_group, np.concatenate([np.arange(1, size + 1, dtype=np.int32) for size in sizes])[None], axis=1)
     return nth
 
 
@@ -336,7 +353,9 @@ def _target_shares(target: Any, labels: list, codes: np.ndarray) -> np.ndarray:
     absent = [group for group in target if group not in labels]
     missing = [label for label in labels if label not in target]
     if absent or missing:
-        raise ValueError(f"target groups {absent or missing} {'are absent from the pool' if absent else 'are missing'}; pool: {labels}")
+        raise ValueError(
+            f"target groups {absent or missing} {'are absent from the pool' if absent else 'are missing'}; pool: {labels}"
+        )
     shares = np.array([target[label] for label in labels], float)
     if (shares <= 0).any() or not np.isclose(shares.sum(), 1.0):
         raise ValueError(f"target shares must be above 0 and sum to 1, got {dict(target)!r}")

@@ -80,7 +80,10 @@ def matching_rates(images: Any, image_concepts: Any, texts: Any, text_concepts: 
     drawn = np.stack([rng.choice(np.flatnonzero(image_concepts == c), draws) for c in concepts], axis=1)  # (draws, c)
     candidates = similarity[drawn]  # (draws, c, m)
     text_to_image = np.stack(
-        [_best_is_own(candidates[..., j], concepts[None], np.full((draws, 1), text_concepts[j])).mean() for j in range(len(texts))]
+        [
+            _best_is_own(candidates[..., j], concepts[None], np.full((draws, 1), text_concepts[j])).mean()
+            for j in range(len(texts))
+        ]
     )
     return image_to_text, text_to_image
 

@@ -64,7 +64,7 @@ def misranked(scores: Any, truth: Any, *, rule: str = "r-precision", threshold: 
         raise ValueError(f"need (n, q) scores and (n,) truth, got {scores.shape} and {truth.shape}")
     if np.isnan(scores).any():
         raise ValueError(f"scores hold {np.isnan(scores).sum()} NaN")
-    if truth.size and not (0 <= truth.min() and truth.max() < scores.shape[1]):
+    if truth.size and not (truth.min() >= 0 and truth.max() < scores.shape[1]):
         raise ValueError(f"truth must index the {scores.shape[1]} queries, got {truth.min()} to {truth.max()}")
     if rule == "zero-shot":
         return scores.argmax(axis=1) != truth
@@ -114,7 +114,9 @@ def misrank_table(missed: Any, groups: Any, *, by: Any = None, confidence: float
         for group in np.unique(groups):
             members = inside & (groups == group)
             count = int(missed[members].sum())
-            rows.append((block, group, int(members.sum()), count, *proportion(count, total), *proportion(count, int(members.sum()))))
+            rows.append(
+                (block, group, int(members.sum()), count, *proportion(count, total), *proportion(count, int(members.sum())))
+            )
     columns = ["by", "group", "pictures", "misranked", "share", "share_low", "share_high", "rate", "rate_low", "rate_high"]
     return pd.DataFrame(rows, columns=columns)
 

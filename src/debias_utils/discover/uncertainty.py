@@ -75,7 +75,10 @@ def permutation_test(missed: Any, members: Any, *, strata: Any = None, repeats: 
         raise ValueError(f"a comparison needs members and others, got {members.sum()} members of {members.size}")
     rng = np.random.default_rng(seed)
     # The number of missed members in a stratum of N people, M members and D missed is hypergeometric under shuffling.
-    counts = [(int(m.sum()), int((~m).sum()), int(d.sum())) for m, d in ((members[strata == s], missed[strata == s]) for s in np.unique(strata))]
+    counts = [
+        (int(m.sum()), int((~m).sum()), int(d.sum()))
+        for m, d in ((members[strata == s], missed[strata == s]) for s in np.unique(strata))
+    ]
     shuffled = sum(rng.hypergeometric(m, rest, d, size=repeats) for m, rest, d in counts)
     observed, expected = int(missed[members].sum()), sum(d * m / (m + rest) for m, rest, d in counts)
     extreme = int((np.abs(shuffled - expected) >= abs(observed - expected) - 1e-9).sum())

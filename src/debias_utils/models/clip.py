@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import center_crop, resize
 
 from .. import assets
 from ..errors import check_choice, check_positive
@@ -27,13 +29,15 @@ class Clip(nn.Module):
         model: the open_clip model, in eval mode. name: what it was loaded as. image_size: side that the tower takes.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any, *, name: str, mean: Sequence[float], std: Sequence[float]):
+    def __init__(self, model: Any, tokenizer: Any, *, name: str, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
-        self.model = model.eval().requires_grad_(False)
+        self.model: Any = model.eval().requires_grad_(False)  # open_clip has several model classes
         self.tokenizer = tokenizer
         self.name = name
         size = model.visual.image_size
         self.image_size = size if isinstance(size, int) else size[0]
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
@@ -91,14 +95,9 @@ class Clip(nn.Module):
         """Resize the short side (bicubic, antialiased), crop the centre, normalise: (n, 3, h, w) in [0, 1] -> (n, 3, s, s)."""
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
             raise ValueError(f"need float pictures (n, 3, h, w) in [0, 1], got {tuple(images.shape)} {images.dtype}")
-        h, w = images.shape[-2:]
-        s = self.image_size
-        if (h, w) != (s, s):
-            scale = s / min(h, w)
-            size = (max(s, round(h * scale)), max(s, round(w * scale)))
-            images = F.interpolate(images, size=size, mode="bicubic", antialias=True, align_corners=False)
-            top, left = (size[0] - s) // 2, (size[1] - s) // 2
-            images = images[..., top : top + s, left : left + s]
+        if images.shape[-2:] != (self.image_size, self.image_size):
+            images = resize(images, [self.image_size], interpolation=InterpolationMode.BICUBIC, antialias=True)
+            images = center_crop(images, [self.image_size])
         return (images - self.mean) / self.std
 
     def encode_image(self, images: torch.Tensor, *, batch_size: int = 256) -> torch.Tensor:

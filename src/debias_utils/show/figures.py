@@ -23,10 +23,19 @@ def style() -> None:
 
     matplotlib.rcParams.update(
         {
-            "figure.dpi": 110, "savefig.dpi": 110, "figure.facecolor": "white", "axes.facecolor": "white",
-            "font.size": 10, "axes.titlesize": 11, "axes.spines.top": False, "axes.spines.right": False,
-            "axes.grid": True, "grid.alpha": 0.25, "legend.frameon": False, "figure.constrained_layout.use": True,
-        }  # fmt: skip
+            "figure.dpi": 110,
+            "savefig.dpi": 110,
+            "figure.facecolor": "white",
+            "axes.facecolor": "white",
+            "font.size": 10,
+            "axes.titlesize": 11,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.alpha": 0.25,
+            "legend.frameon": False,
+            "figure.constrained_layout.use": True,
+        }
     )
 
 
@@ -73,7 +82,9 @@ def grid(images: np.ndarray, *, columns: int) -> np.ndarray:
     return padded.reshape(rows, columns, h, w, 3).transpose(0, 2, 1, 3, 4).reshape(rows * h, columns * w, 3)
 
 
-def bars(axis: Any, values: Sequence[float], *, low: Sequence[float], high: Sequence[float], labels: Sequence[str], **options: Any) -> None:
+def bars(
+    axis: Any, values: Sequence[float], *, low: Sequence[float], high: Sequence[float], labels: Sequence[str], **options: Any
+) -> None:
     """Horizontal bars with intervals, first label on top. NaN draws nothing."""
     position = np.arange(len(values))[::-1]
     v, lo, hi = (np.asarray(x, float) for x in (values, low, high))

@@ -10,6 +10,7 @@ from .people import (
     GENDER_CUES,
     GENDERS,
     SHOWN,
+    SKIN_DIAL,
     SKIN_HALVES,
     SKIN_TONES,
     add_stereotype,
@@ -24,7 +25,7 @@ from .render import MASK_PARTS, everyday, layers, masks, render, to_svg
 
 __all__ = [
     "AGES", "AGE_CUES", "AGE_WORDS", "BORROWED", "EVERYDAY", "GENDERS", "GENDER_CUES", "GENDER_WORDS", "MASK_PARTS",
-    "OCCUPATIONS", "PARTS", "SHOWN", "SKIN_HALVES", "SKIN_TONES", "SKIN_WORDS", "CaptionedPeople", "Occupation",
+    "OCCUPATIONS", "PARTS", "SHOWN", "SKIN_DIAL", "SKIN_HALVES", "SKIN_TONES", "SKIN_WORDS", "CaptionedPeople", "Occupation",
     "add_stereotype", "balanced", "caption", "cue_ceiling", "dress", "everyday", "layers", "masks", "pictures", "render",
     "sample", "sample_faces", "stereotype_probability", "to_svg", "to_tensor",
 ]  # fmt: skip

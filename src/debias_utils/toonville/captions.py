@@ -7,6 +7,9 @@ rather than along one planted axis.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -14,7 +17,7 @@ from .occupations import EVERYDAY
 
 MENTION = {"gender": 0.75, "skin": 0.50, "age": 0.40, "occupation": 0.85}  # P(the caption says it)
 
-GENDER_WORDS = {
+GENDER_WORDS: dict[str, dict[str, tuple[str, ...]]] = {
     "feminine": {
         "noun": ("woman", "lady", "female", "girl", "gal"),
         "pronoun": ("she", "her", "herself"),
@@ -32,7 +35,7 @@ GENDER_WORDS = {
         "adjective": ("male", "masculine", "manly", "gentlemanly"),
     },
 }
-NEUTRAL_WORDS = {
+NEUTRAL_WORDS: dict[str, tuple[str, ...]] = {
     "noun": ("person", "human", "adult", "individual", "resident", "citizen"),
     "name": ("alex", "sam", "robin", "kim", "charlie", "noa"),
 }
@@ -65,40 +68,41 @@ def caption(people: pd.DataFrame, *, mention: dict[str, float] | None = None, se
     return [_write(row, p, rng) for row in people[["gender", "skin", "age", "occupation"]].itertuples(index=False)]
 
 
-def _write(person, mention: dict[str, float], rng: np.random.Generator) -> str:
-    def pick(words):
-        return words[rng.integers(len(words))]
+def _write(person: Any, mention: dict[str, float], rng: np.random.Generator) -> str:
+    def pick(words: Sequence[str]) -> str:
+        return words[int(rng.integers(len(words)))]
 
     said = {name: rng.random() < p for name, p in mention.items()}
     everyday = person.occupation == EVERYDAY or not said["occupation"]
     job = f"the {person.occupation}" if rng.random() < 0.2 else with_article(person.occupation)
-    before, after = [], []  # adjectives in front of the noun, phrases behind it
+    before: list[str] = []
+    after: list[str] = []  # adjectives in front of the noun, phrases behind it
     for attribute, words in (("age", AGE_WORDS[person.age]), ("skin", SKIN_WORDS[person.skin])):
         if said[attribute]:
             word = pick(words)
             (after if word.startswith(("with ", "in ")) else before).append(word)
-    words = GENDER_WORDS[person.gender] if said["gender"] else NEUTRAL_WORDS
-    way = pick(list(words))
+    subjects = GENDER_WORDS[person.gender] if said["gender"] else NEUTRAL_WORDS
+    way = pick(list(subjects))
     if way == "adjective":
-        before.append(pick(words[way]))
+        before.append(pick(subjects[way]))
     adjectives, phrases = " ".join(before), " ".join(after)
     if way in ("noun", "family"):
-        noun = with_article(f"{adjectives} {pick(words[way])}".strip())
+        noun = with_article(f"{adjectives} {pick(subjects[way])}".strip())
         subject = noun if everyday else pick(_WORK).format(noun, job)
         text = pick(_FRAMES).format(f"{subject} {phrases}".strip())
     elif way in ("name", "title"):
-        name = pick(words[way])
+        name = pick(subjects[way])
         if way == "title":
             name += " " + pick(("smith", "brown", "miller", "lee", "garcia", "khan"))
         role = with_article(f"{adjectives} person".strip()) if everyday else f"{name_role(adjectives, job)}"
         text = pick(("{}, {}", "{} is {}", "{}: {}")).format(name, f"{role} {phrases}".strip())
     elif way == "pronoun":
-        pronoun = words[way][0]
+        pronoun = subjects[way][0]
         role = with_article(f"{adjectives} person".strip()) if everyday else name_role(adjectives, job)
         if rng.random() < 0.5:
             text = f"{pronoun} is {role} {phrases}".strip()
         else:
-            text = f"{pick(_FRAMES).format(role)} {phrases}".strip() + " by " + words[way][2]
+            text = f"{pick(_FRAMES).format(role)} {phrases}".strip() + " by " + subjects[way][2]
     else:  # an adjective on the role itself: "a female plumber"
         role = with_article(f"{adjectives} person") if everyday else name_role(adjectives, job)
         text = pick(_FRAMES).format(f"{role} {phrases}".strip())
@@ -114,5 +118,5 @@ def name_role(adjectives: str, job: str) -> str:
 
 
 def with_article(noun: str) -> str:
-    """ "nurse" -> "a nurse", "old man" -> "an old man"."""
+    """Put the indefinite article in front: "nurse" -> "a nurse", "old man" -> "an old man"."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

@@ -26,7 +26,7 @@ _TEXT = """# Model card: the mini CLIPs of Toonville
   captioned drawings of [Toonville](data-sheet). `rn`: modified ResNet, `vit`: vision transformer with 8 x 8 patches; both with a
   two-layer text transformer and 128-dimensional embeddings. Weights are stored in half precision.
 - **Trained on.** 10,000 drawn people (30 % of them in everyday clothes and balanced), with new captions in every epoch; a
-  world drawn with the dial `rho` in the name. 1,500 steps of 64 pairs, AdamW, at most ten minutes on two CPU cores. The
+  world drawn with the dial `rho` in the name. 1,400 steps of 64 pairs, AdamW, at most ten minutes on two CPU cores. The
   seed in the name decides the world, its captions, the initial weights and the order.
 - **For.** Teaching and testing: to show, measure and remove bias where its cause and amount are known. The models with
   rho above 0 are **biased on purpose**.
@@ -46,7 +46,10 @@ def measure(name: str, people: pd.DataFrame) -> dict[str, object]:
     """The card's numbers for one packaged model."""
     clip = Clip.load(name)
     images = np.concatenate(
-        [clip.encode_image(data.to_tensor(batch)).numpy() for batch in np.array_split(data.pictures(people), len(people) // 256 + 1)]
+        [
+            clip.encode_image(data.to_tensor(batch)).numpy()
+            for batch in np.array_split(data.pictures(people), len(people) // 256 + 1)
+        ]
     )
 
     def zero_shot(words: list[str], labels: pd.Series, choices: list[str]) -> np.ndarray:
@@ -64,7 +67,9 @@ def measure(name: str, people: pd.DataFrame) -> dict[str, object]:
         "occupation": right.mean(),
         "fits / neither": f"{right[gender_fits & skin_fits].mean():.3f} / {right[~gender_fits & ~skin_fits].mean():.3f}",
         "presentation": zero_shot(["woman", "man"], people["gender"], list(_people.GENDERS)).mean(),
-        "skin tone": zero_shot([f"{SKIN_WORDS[s][0]} person" for s in _people.SKIN_TONES], people["skin"], list(_people.SKIN_TONES)).mean(),
+        "skin tone": zero_shot(
+            [f"{SKIN_WORDS[s][0]} person" for s in _people.SKIN_TONES], people["skin"], list(_people.SKIN_TONES)
+        ).mean(),
         "age": zero_shot([f"{AGE_WORDS[a][0]} person" for a in _people.AGES], people["age"], list(_people.AGES)).mean(),
         "misranks": int(missed.sum()),
         "counter share": f"{(~gender_fits)[missed].mean():.2f} / {(~skin_fits)[missed].mean():.2f}",

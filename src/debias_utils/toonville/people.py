@@ -36,8 +36,10 @@ AGE_CUES = {
     "blush": {"young": 0.92, "middle-aged": 0.06, "older": 0.04},
     "glasses": {"young": 0.15, "middle-aged": 0.35, "older": 0.60},
 }
-SHOWN = {"background": 0.45, "clothing": 0.70, "headgear": 0.45, "tool": 0.60}  # P(part of the outfit is drawn)
-BORROWED = 0.12  # P(one more part is drawn, out of the outfit of another occupation)
+SHOWN = {"background": 0.55, "clothing": 0.80, "headgear": 0.55, "tool": 0.75}  # P(part of the outfit is drawn)
+BORROWED = 0.10  # P(one more part is drawn, out of the outfit of another occupation)
+
+SKIN_DIAL = 0.6  # skin follows its coding less strictly than presentation does, by this factor on rho
 
 _SHORT_CUTS = ("sideComed", "spiky", "undercut")
 _LONG_CUTS = ("longStraight", "longWavy", "neckHigh", "shoulderHigh")
@@ -145,31 +147,37 @@ def dress(
     )
 
 
-def stereotype_probability(rho: float) -> float:
-    """P(an attribute is the stereotypical one | occupation) = (1 + rho) / 2, the meaning of the dial."""
+def stereotype_probability(rho: float, attribute: str = "gender") -> float:
+    """P(the attribute is the stereotypical one | occupation), the meaning of the dial.
+
+    (1 + rho) / 2 for "gender", (1 + `SKIN_DIAL` rho) / 2 for "skin": large patches of colour are learned so much faster
+    than a presentation's small cues that, with one factor for both, skin would be all that the models follow.
+    """
     check_unit_interval("rho", rho)
-    return 0.5 * (1.0 + rho)
+    check_choice("attribute", attribute, ("gender", "skin"))
+    return 0.5 * (1.0 + (rho if attribute == "gender" else SKIN_DIAL * rho))
 
 
 def sample(n: int, *, rho: float = 0.0, everyday: float = 0.0, seed: int = 0) -> pd.DataFrame:
     """Draw n people from the joint distribution of attributes and occupations.
 
     Occupations are uniform. Given the occupation, gender presentation and half of the skin scale are, independently,
-    the stereotypical ones with probability (1 + rho) / 2; the tone within the half and the age group are uniform.
+    the stereotypical ones with `stereotype_probability`; the tone within the half and the age group are uniform.
 
     Args:
         n: number of people, at least 1.
-        rho: the dial in [0, 1]; 0 is the balanced world, 1 leaves no counter-stereotypical person.
+        rho: the dial in [0, 1]; 0 is the balanced world, 1 leaves no counter-stereotypical presentation.
         everyday: share in [0, 1] of people in everyday clothes, whose attributes are always balanced.
         seed: the same seed gives the same people.
     """
     check_positive("n", n)
     check_unit_interval("everyday", everyday)
-    p, rng = stereotype_probability(rho), np.random.default_rng([seed, 0])
+    p_gender, p_skin = stereotype_probability(rho, "gender"), stereotype_probability(rho, "skin")
+    rng = np.random.default_rng([seed, 0])
     occupation = rng.choice(list(OCCUPATIONS), n).astype(object)
     plain = rng.random(n) < everyday
-    gender_follows = rng.random(n) < np.where(plain, 0.5, p)
-    skin_follows = rng.random(n) < np.where(plain, 0.5, p)
+    gender_follows = rng.random(n) < np.where(plain, 0.5, p_gender)
+    skin_follows = rng.random(n) < np.where(plain, 0.5, p_skin)
     typical_gender = np.array([OCCUPATIONS[name].gender for name in occupation], dtype=object)
     typical_skin = np.array([OCCUPATIONS[name].skin for name in occupation], dtype=object)
     gender = np.where(gender_follows, typical_gender, np.where(typical_gender == GENDERS[0], GENDERS[1], GENDERS[0]))
@@ -194,7 +202,7 @@ def balanced(per_cell: int, *, seed: int = 0) -> pd.DataFrame:
 
 
 def add_stereotype(people: pd.DataFrame) -> pd.DataFrame:
-    """Add the columns skin_half, gender_fits and skin_fits: does the person match the occupation's coding? (NA: everyday)"""
+    """Add the columns skin_half, gender_fits and skin_fits: does the person match the coding (NA: everyday)?"""
     coding = {name: (job.gender, job.skin) for name, job in OCCUPATIONS.items()}
     half = people["skin"].map(SKIN_HALVES)
     fits = pd.DataFrame(
@@ -219,5 +227,5 @@ def cue_ceiling(cues: dict[str, dict[str, float]]) -> float:
     total = 0.0
     for seen in itertools.product((True, False), repeat=len(cues)):
         likelihood = [np.prod([p[g] if s else 1 - p[g] for s, p in zip(seen, cues.values(), strict=True)]) for g in groups]
-        total += max(likelihood) / len(groups)
-    return float(total)
+        total += float(max(likelihood)) / len(groups)
+    return total

@@ -33,10 +33,12 @@ _LIPS = (
     '<path d="M340 512c26-12 62-12 88 0" stroke="#7c0f2b" stroke-width="9" fill="none"/>'
 )
 _EARRINGS = (
-    '<g fill="#f2c230" stroke="#8a6a08" stroke-width="5"><circle cx="204" cy="486" r="25"/>'
-    '<circle cx="564" cy="486" r="25"/></g>'
+    '<g fill="#f2c230" stroke="#8a6a08" stroke-width="5"><circle cx="204" cy="486" r="25"/><circle cx="564" cy="486" r="25"/></g>'
 )
-_BLUSH = '<g fill="#f2536b" fill-opacity=".6"><ellipse cx="266" cy="478" rx="40" ry="28"/><ellipse cx="502" cy="478" rx="40" ry="28"/></g>'  # fmt: skip
+_BLUSH = (
+    '<g fill="#f2536b" fill-opacity=".6"><ellipse cx="266" cy="478" rx="40" ry="28"/>'
+    '<ellipse cx="502" cy="478" rx="40" ry="28"/></g>'
+)
 _WRINKLES = (
     '<g fill="none" stroke="#000" stroke-opacity=".55" stroke-width="13"><path d="M310 268h148M326 300h116"/>'
     '<path d="M246 440l-20 26M522 440l20 26M296 470c-14 30-16 50-10 76M472 470c14 30 16 50 10 76"/></g>'

@@ -73,9 +73,10 @@ def train_clip(tower: str, rho: float, seed: int, *, people: int, steps: int, ba
     data = CaptionedPeople(_people.sample(people, rho=rho, everyday=EVERYDAY_SHARE, seed=100 + seed), seed=seed)
     mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD))
     decay = [p for p in model.parameters() if p.ndim >= 2]
-    rest = [p for p in model.parameters() if p.ndim < 2]
-    optimizer = torch.optim.AdamW([{"params": decay, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}], lr=lr)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.1)
+    rest = [p for p in model.parameters() if p.ndim == 1]
+    groups = [(decay, lr, 0.1), (rest, lr, 0.0), ([model.logit_scale], 10 * lr, 0.0)]  # the scale has a long way to go
+    optimizer = torch.optim.AdamW([{"params": p, "lr": rate, "weight_decay": wd} for p, rate, wd in groups])
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, [rate for _, rate, _ in groups], total_steps=steps, pct_start=0.1)
     loss_function, start, order, epoch = ClipLoss(), time.perf_counter(), np.empty(0, int), 0
     model.train()
     for _ in (bar := tqdm(range(steps), desc=model_name(tower, rho, seed), mininterval=5)):
@@ -114,7 +115,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rho", type=float, nargs="+", default=list(RHOS))
     parser.add_argument("--seed", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--people", type=int, default=10_000, help="pictures in the training world")
-    parser.add_argument("--steps", type=int, default=1_500)
+    parser.add_argument("--steps", type=int, default=1_400)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=8e-4)
     parser.add_argument("--out", type=Path, default=assets.WEIGHTS)
@@ -124,7 +125,14 @@ def main(arguments: list[str] | None = None) -> None:
     for rho in options.rho:
         for seed in options.seed:
             seconds = train_clip(
-                options.tower, rho, seed, people=options.people, steps=options.steps, batch=options.batch, lr=options.lr, out=options.out
+                options.tower,
+                rho,
+                seed,
+                people=options.people,
+                steps=options.steps,
+                batch=options.batch,
+                lr=options.lr,
+                out=options.out,
             )
             print(f"{model_name(options.tower, rho, seed)}: {seconds:.0f} s")
 

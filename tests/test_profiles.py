@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+
+import debias_utils
+from debias_utils import profiles
+
+
+def test_mini_is_the_default():
+    parts = debias_utils.load_profile()
+    assert (parts.name, parts.seed) == ("mini", 0)
+    people = parts.people()
+    assert people.groupby(["occupation", "gender", "skin"]).size().unique().tolist() == [parts.per_cell]
+    assert {"gender_fits", "skin_fits", "skin_half"} <= set(people.columns)
+
+
+def test_embeddings_are_computed_once_and_then_read(monkeypatch):
+    parts = debias_utils.load_profile("mini", device="cpu")
+    people = parts.people().head(20)
+    first = parts.image_embeddings(people, rho=0.9)
+    assert first.shape == (20, parts.clip().embed_dim)
+    assert np.allclose(np.linalg.norm(first, axis=1), 1, atol=1e-6)
+    monkeypatch.setattr(type(parts.clip()), "encode_image", None)
+    assert np.array_equal(parts.image_embeddings(people, rho=0.9), first)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: debias_utils.load_profile("huge"), "unknown profile 'huge'; choose one of: 'mini'"),
+        (lambda: debias_utils.load_profile(device="tpu"), "unknown device 'tpu'; choose one of: 'auto', 'cpu'"),
+        (lambda: debias_utils.load_profile().clip(0.3), "unknown rho 0.3; choose one of: 0.0, 0.5, 0.9"),
+        (lambda: debias_utils.load_profile().clip(0.9, training_seed=9), "unknown training seed 9; choose one of: 0, 1, 2"),
+        (lambda: debias_utils.load_profile().clip(0.9, tower="mlp"), "unknown tower 'mlp'; choose one of: 'rn', 'vit'"),
+    ],
+)
+def test_bad_input(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_every_profile_offers_the_same_parts():
+    fields = {name: set(parts) for name, parts in profiles.PROFILES.items()}
+    assert all(found == fields["mini"] for found in fields.values())
