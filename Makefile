@@ -14,6 +14,7 @@ help:  ## list the targets
 setup: $(VENV)/installed  ## make the environment in .venv
 
 $(VENV)/installed: pyproject.toml constraints.txt
+	@echo "Setting up $(VENV): some minutes, about 6 GB"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[book,train,dev]'
 	@touch $@

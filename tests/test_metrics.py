@@ -113,6 +113,11 @@ def test_results_carry_their_conventions():
     assert cosine_scores(np.eye(3), np.eye(3), normalize_images=False).conventions == {"normalize_images": False}
 
 
+def test_a_mean_over_queries_is_a_plain_number():
+    mean = max_skew_at_k(np.random.default_rng(0).random((4, 9)), np.arange(9) % 2, 3).mean()
+    assert type(mean) is np.float64
+
+
 def test_cosine_scores_normalise_images_only_when_asked():
     images, prompts = np.array([[3.0, 0], [1, 1]]), np.array([[2.0, 0]])
     assert cosine_scores(images, prompts)[0] == pytest.approx([1, np.sqrt(0.5)])

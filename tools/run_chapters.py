@@ -100,7 +100,13 @@ class Book:
 
 def finish(notebook: nbformat.NotebookNode, seconds: float) -> None:
     """Hide the cell that papermill added, and put the measured minutes where the chapter asks for them."""
-    words = sum(len(cell.source.split()) for cell in notebook.cells if cell.cell_type == "markdown")
+    texts = [
+        cell.source
+        for cell in notebook.cells
+        if not {"remove-cell", "hide-input", "hide-cell"} & set(cell.metadata.get("tags", []))
+    ]
+    texts += [output.get("data", {}).get("text/markdown", "") for cell in notebook.cells for output in cell.get("outputs", [])]
+    words = sum(len(text.split()) for text in texts)
     reading = max(1, round(words / WORDS_A_MINUTE))
     minutes = f"**Minutes.** Reading: about {reading}. Running: {seconds / 60:.1f}, measured on {CORES} CPU cores."
     for cell in notebook.cells:

@@ -36,6 +36,10 @@ class MeasuredArray(np.ndarray):
     def __array_finalize__(self, parent: Any) -> None:
         self.conventions = getattr(parent, "conventions", {})
 
+    def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
+        # a mean over queries is a plain number, not an array without dimensions
+        return array[()] if array.ndim == 0 else super().__array_wrap__(array, context, return_scalar)
+
 
 class MeasuredDict(dict):
     """{group: value} with the ``conventions`` (dict) of its measurement."""
