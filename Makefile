@@ -2,6 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PROFILE ?= mini
 CHAPTERS ?=
+ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -16,11 +17,11 @@ setup: $(VENV)/installed  ## make the environment in .venv
 $(VENV)/installed: pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): some minutes, about 6 GB"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[book,train,dev]'
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[book,train,dev]'
 	@touch $@
 
-book: setup  ## run every chapter and build the pages (CHAPTERS="ranking" for some, PROFILE=mini)
-	$(BIN)/python tools/run_chapters.py --profile $(PROFILE) $(CHAPTERS)
+book: setup  ## run every chapter and build the pages (CHAPTERS="ranking" for some, ARGS="-p seed 1")
+	$(BIN)/python tools/run_chapters.py --profile $(PROFILE) $(ARGS) $(CHAPTERS)
 	$(BIN)/python tools/check_chapters.py _build/book
 	$(BIN)/jupyter-book build _build/book --path-output . -n -W --keep-going --quiet
 	$(BIN)/python tools/check_site.py _build/html

@@ -110,7 +110,10 @@ def test_results_carry_their_conventions():
     }  # fmt: skip
     assert ndkl(np.stack([scores, scores]), groups).conventions["k"] == 3
     assert skew_at_k(scores, groups, 1).conventions["metric"] == "Skew@k"
-    assert cosine_scores(np.eye(3), np.eye(3), normalize_images=False).conventions == {"normalize_images": False}
+    raw = cosine_scores(np.eye(3), np.eye(3), normalize_images=False)
+    assert raw.conventions == {"normalize_images": False}
+    for result in (ndkl(raw, groups), max_skew_at_k(raw[0], groups, 2), bias_at_k(raw, groups, 2, positive="a", negative="b")):
+        assert result.conventions["normalize_images"] is False  # how the scores came about travels on
 
 
 def test_a_mean_over_queries_is_a_plain_number():

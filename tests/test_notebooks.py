@@ -10,7 +10,6 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = [*sorted((ROOT / "notebooks").glob("*.ipynb")), ROOT / "docs" / "chapter-template.ipynb"]
 CHAPTERS = [path for path in NOTEBOOKS if path.stem != "model-card"]
-PART_ONE = yaml.safe_load((ROOT / "_toc.yml").read_text())["parts"][0]["chapters"]
 
 
 def read(path):
@@ -61,19 +60,5 @@ def test_foot(path):
     answers = [cell for cell in book.cells if cell.cell_type == "code" and cell.source.startswith("answer = ...")]
     assert exercises == len(solutions) == len(answers) >= 2
     assert all("hide-cell" in tags(cell) and "check(" in cell.source for cell in solutions)
-    assert all("check(answer," in cell.source for cell in answers)
+    assert all(re.search(r"check\(\s*answer,", cell.source) for cell in answers)
     assert "{footbibliography}" in text or "{footcite}" not in text
-
-
-def test_solutions_are_right_in_the_executed_book():
-    """Where the book was built: every folded solution passes its own check, and every stub says it is open."""
-    executed = ROOT / "_build" / "book" / "notebooks"
-    if not executed.is_dir():
-        pytest.skip("the book was not built here")
-    for chapter in PART_ONE:
-        for cell in nbformat.read(executed / f"{Path(chapter['file']).name}.ipynb", as_version=4).cells:
-            said = "".join(o.get("text", "") for o in cell.get("outputs", []))
-            if "solution" in tags(cell):
-                assert "Right!" in said, cell.source
-            if cell.source.startswith("answer = ..."):
-                assert "Not answered yet" in said, cell.source

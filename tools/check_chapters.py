@@ -1,4 +1,4 @@
-"""Prove that every chapter was executed: each code cell ran, in order, without error, and each figure has alt text.
+"""Prove that every chapter was executed: each code cell ran, in order, without error; figures have alt text, solutions pass.
 
 Needed because the build itself, with `execute_notebooks: off`, takes an unexecuted or failed notebook without a word.
 """
@@ -32,6 +32,11 @@ def problems(path: Path) -> list[str]:
             if output.output_type == "stream" and output.name == "stderr" and "Traceback" in output.text:
                 found.append(f"cell {index}: a traceback on stderr")
             found += [f"cell {index}: {text}" for text in _without_alt(cell, output.get("data", {}))]
+        said = "".join(output.get("text", "") for output in cell.outputs)
+        if cell.source.startswith("answer = ...") and "Not answered yet" not in said:
+            found.append(f"cell {index}: an exercise that does not say that it is open")
+        if "solution" in cell.metadata.get("tags", []) and "Right!" not in said:
+            found.append(f"cell {index}: a solution that does not pass its own check")
     return found if expected > 1 else [*found, "has no code cell"]
 
 
@@ -58,7 +63,10 @@ def main(folder: str) -> int:
     root = Path(folder)
     chapters = [page for page in pages(root) if page.suffix == ".ipynb"]
     wrong = [f"{chapter}: {problem}" for chapter in chapters for problem in problems(root / chapter)]
-    print("\n".join(wrong) or f"{len(chapters)} chapters: every code cell ran in order, every figure has alt text")
+    print(
+        "\n".join(wrong)
+        or f"{len(chapters)} chapters: every code cell ran in order, every figure has alt text, every solution passes"
+    )
     return int(bool(wrong))
 
 

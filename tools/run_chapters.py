@@ -25,6 +25,8 @@ from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
 from contents import pages
+from debias_utils.errors import check_choice
+from debias_utils.profiles import PROFILES
 
 WORDS_A_MINUTE = 150  # with figures and formulas to look at
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -134,6 +136,7 @@ def main(arguments: list[str] | None = None, *, root: Path = ROOT) -> int:
     options = parser.parse_args(arguments)
     book = Book(root)
     try:
+        check_choice("profile", options.profile, PROFILES)
         chosen = book.select(options.chapters)
     except ValueError as error:
         parser.error(str(error))

@@ -112,6 +112,7 @@ def ndkl(scores: Any, groups: Any, *, k: int | None = None, target: Any = "pool"
     Returns:
         A float for (n,) scores, an array (m,) for (m, n) scores.
     """
+    inherited = _inherited(scores)
     scores, labels, codes, single = _validate(scores, groups)
     n = scores.shape[1]
     k = _check_k(n if k is None else k, n)
@@ -134,7 +135,7 @@ def ndkl(scores: Any, groups: Any, *, k: int | None = None, target: Any = "pool"
             summed = (gain[nth[rows, :length] - 1] - log_q[order[rows, :length]]) @ tail
             result[start:][: len(order)][rows] = summed - (discount[:length] * np.log(position[:length])).sum()
     return _measured(
-        result / discount[:k].sum(), single, {"metric": "NDKL", "k": k, **_describe(target, labels, q), "ties": ties}
+        result / discount[:k].sum(), single, {"metric": "NDKL", "k": k, **_describe(target, labels, q), "ties": ties, **inherited}
     )
 
 
@@ -147,13 +148,14 @@ def bias_at_k(scores: Any, groups: Any, k: int, *, positive: Any, negative: Any,
         positive, negative: two labels that occur in `groups`.
         scores, groups, k, ties: as in `skew_at_k`.
     """
+    inherited = _inherited(scores)
     scores, labels, codes, single = _validate(scores, groups)
     for name, group in (("positive", positive), ("negative", negative)):
         check_choice(f"{name} group", group, labels)
     counts = _counts(scores, codes, labels, _check_k(k, scores.shape[1]), ties).astype(float)
     a, b = counts[:, labels.index(positive)], counts[:, labels.index(negative)]
     value = np.divide(a - b, a + b, out=np.zeros_like(a), where=a + b > 0)
-    conventions = {"metric": "Bias@k", "k": k, "positive": positive, "negative": negative, "ties": ties}
+    conventions = {"metric": "Bias@k", "k": k, "positive": positive, "negative": negative, "ties": ties, **inherited}
     return _measured(value, single, conventions)
 
 
@@ -265,6 +267,7 @@ def _measured(values: np.ndarray, single: bool, conventions: dict[str, Any]) -> 
 
 def _skew(scores, groups, k, target, zero, ties):
     check_choice("zero rule", zero, ZERO_RULES)
+    inherited = _inherited(scores)
     scores, labels, codes, single = _validate(scores, groups)
     k = _check_k(k, scores.shape[1])
     q = _target_shares(target, labels, codes)
@@ -273,7 +276,7 @@ def _skew(scores, groups, k, target, zero, ties):
         share[share == 0] = 1.0 / k if zero == "floor" else np.nan
     with np.errstate(divide="ignore"):
         skew = np.log(share) - np.log(q)
-    return single, labels, skew, {"k": k, **_describe(target, labels, q), "zero": zero, "ties": ties}
+    return single, labels, skew, {"k": k, **_describe(target, labels, q), "zero": zero, "ties": ties, **inherited}
 
 
 def _counts(scores: np.ndarray, codes: np.ndarray, labels: list, k: int, ties: str) -> np.ndarray:
@@ -323,6 +326,11 @@ def _count_within_group(ranked: np.ndarray) -> np.ndarray:
     nth = np.empty(ranked.shape, np.int32)
     np.put_along_axis(nth, by_group, np.concatenate([np.arange(1, size + 1, dtype=np.int32) for size in sizes])[None], axis=1)
     return nth
+
+
+def _inherited(scores: Any) -> dict[str, Any]:
+    """Conventions under which the scores themselves were computed (`cosine_scores`)."""
+    return dict(getattr(scores, "conventions", {}))
 
 
 def _validate(scores: Any, groups: Any) -> tuple[np.ndarray, list, np.ndarray, bool]:

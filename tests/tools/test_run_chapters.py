@@ -57,13 +57,12 @@ def test_run_skip_change_and_go_on(book, capsys):
     assert "<!-- minutes -->" in (book / "notebooks" / "first.ipynb").read_text()  # the source is untouched
 
     assert run(book, capsys) == (0, {"first": "current", "second": "current"})
-    assert run(book, capsys, "--profile", "other") == (0, {"first": "ran", "second": "ran"})
-    assert run(book, capsys, "--profile", "other", "-p", "size", "5") == (0, {"first": "current", "second": "ran"})
+    assert run(book, capsys, "-p", "size", "5") == (0, {"first": "current", "second": "ran"})
 
     (staged / "notebooks" / "second.json").unlink()  # as if cut off before the second chapter was finished
-    assert run(book, capsys, "--profile", "other", "-p", "size", "5") == (0, {"first": "current", "second": "ran"})
+    assert run(book, capsys, "-p", "size", "5") == (0, {"first": "current", "second": "ran"})
     (book / "src" / "module.py").write_text("one = 2\n")
-    assert run(book, capsys, "first", "--profile", "other") == (0, {"first": "ran"})
+    assert run(book, capsys, "first") == (0, {"first": "ran"})
 
 
 def test_failing_chapter_names_its_cell_and_the_others_still_run(book, capsys):
@@ -85,6 +84,7 @@ def test_failing_chapter_names_its_cell_and_the_others_still_run(book, capsys):
     ("arguments", "message"),
     [
         (["-p", "colour", "red"], "no chapter declares the parameter 'colour'; declared: profile, size"),
+        (["--profile", "huge"], "unknown profile 'huge'; choose one of: 'mini'"),
         (["third"], "unknown chapter 'third'; choose from: first, second"),
     ],
 )
@@ -135,6 +135,20 @@ def test_chapter_checker_sees_errors(tmp_path):
     made.cells[0].outputs.append(nbformat.v4.new_output("error", ename="ValueError", evalue="bad", traceback=[]))
     nbformat.write(made, tmp_path / "n.ipynb")
     assert check_chapters.problems(tmp_path / "n.ipynb") == ["cell 0: ValueError: bad"]
+
+
+def test_chapter_checker_wants_solutions_to_pass_and_stubs_to_be_open(tmp_path):
+    made = executed("answer = ...", "check(1, 1)")
+    made.cells[1].metadata["tags"] = ["solution"]
+    nbformat.write(made, tmp_path / "n.ipynb")
+    assert check_chapters.problems(tmp_path / "n.ipynb") == [
+        "cell 0: an exercise that does not say that it is open",
+        "cell 1: a solution that does not pass its own check",
+    ]
+    made.cells[0].outputs = [nbformat.v4.new_output("stream", text="Not answered yet: ...")]
+    made.cells[1].outputs = [nbformat.v4.new_output("stream", text="Right!")]
+    nbformat.write(made, tmp_path / "n.ipynb")
+    assert check_chapters.problems(tmp_path / "n.ipynb") == []
 
 
 def test_site_checker(book, capsys):
