@@ -224,6 +224,8 @@ GOOD = ranked("a", "b", "a", "b")
         (lambda: ndkl(GOOD[0], ["a"]), r"groups must be \(4,\)"),
         (lambda: cosine_scores(np.eye(3), np.empty((0, 3))), "at least one prompt"),
         (lambda: cosine_scores(np.eye(3), np.eye(4)), "need one d"),
+        (lambda: cosine_scores([[np.nan, 1.0]], np.eye(2)), "images: 1 embeddings hold NaN or have length 0"),
+        (lambda: cosine_scores(np.eye(2), np.zeros((1, 2))), "prompts: 1 embeddings"),
         (lambda: able(97.0, 0.1), "fraction"),
         (lambda: able(0.9, -0.1), "at least 0"),
         (lambda: attribute_shift([[1, 0]], [[1, 0, 0]]), "one shape"),

@@ -61,4 +61,5 @@ def test_foot(path):
     assert exercises == len(solutions) == len(answers) >= 2
     assert all("hide-cell" in tags(cell) and "check(" in cell.source for cell in solutions)
     assert all(re.search(r"check\(\s*answer,", cell.source) for cell in answers)
-    assert "{footbibliography}" in text or "{footcite}" not in text
+    assert "{footbibliography}" in text
+    assert "{footcite}" in text

@@ -61,7 +61,11 @@ def says_something(alt: str) -> bool:
 def main(folder: str) -> int:
     """Check every chapter of the table of contents under `folder`; returns 0 if all are well."""
     root = Path(folder)
-    chapters = [page for page in pages(root) if page.suffix == ".ipynb"]
+    try:
+        chapters = [page for page in pages(root) if page.suffix == ".ipynb"]
+    except FileNotFoundError as error:
+        print(f"not every chapter was run: {error}")
+        return 1
     wrong = [f"{chapter}: {problem}" for chapter in chapters for problem in problems(root / chapter)]
     print(
         "\n".join(wrong)

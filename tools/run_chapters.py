@@ -76,9 +76,10 @@ class Book:
         stamp, failed = target.with_suffix(".json"), self.failed / f"{chapter}.ipynb"
         given = {name: value for name, value in parameters.items() if name in self.declared_parameters(chapter)}
         key = hashlib.sha256(source.read_bytes() + json.dumps(given, sort_keys=True).encode() + dependencies.encode()).hexdigest()
-        if target.exists() and stamp.exists() and json.loads(stamp.read_text("utf-8"))["key"] == key:
+        if target.exists() and read_stamp(stamp).get("key") == key:
             return "current"
-        stamp.unlink(missing_ok=True)
+        for old in (stamp, target):  # a chapter that fails must not leave yesterday's page in the book
+            old.unlink(missing_ok=True)
         for folder in (target.parent, failed.parent):
             folder.mkdir(parents=True, exist_ok=True)
         start = time.perf_counter()
@@ -91,13 +92,28 @@ class Book:
             where = failed.relative_to(self.root)
             tqdm.write(f"{chapter}: cell {error.cell_index} raised {error.ename}: {error.evalue}; see {where}", sys.stderr)
             return "FAILED"
+        except (RuntimeError, TimeoutError) as error:  # the kernel died or hung: the other chapters still run
+            cells = nbformat.read(failed, as_version=4).cells if failed.exists() else []
+            ran = [i for i, cell in enumerate(cells) if cell.get("execution_count")]
+            tqdm.write(f"{chapter}: {type(error).__name__} after cell {max(ran, default=0)}: {error}", sys.stderr)
+            return "FAILED"
         seconds = round(time.perf_counter() - start, 1)
         notebook = nbformat.read(failed, as_version=4)
         finish(notebook, seconds)
         nbformat.write(notebook, failed)
         failed.replace(target)
-        stamp.write_text(json.dumps({"key": key, "seconds": seconds}), "utf-8")
+        written = stamp.with_suffix(".part")
+        written.write_text(json.dumps({"key": key, "seconds": seconds}), "utf-8")
+        written.replace(stamp)
         return "ran"
+
+
+def read_stamp(stamp: Path) -> dict[str, Any]:
+    """What a finished chapter noted; empty if there is no whole note."""
+    try:
+        return json.loads(stamp.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
 
 
 def finish(notebook: nbformat.NotebookNode, seconds: float) -> None:
@@ -154,9 +170,8 @@ def main(arguments: list[str] | None = None, *, root: Path = ROOT) -> int:
             bar.set_postfix_str(Path(chapter).name)
             outcomes[chapter] = book.run(chapter, parameters, dependencies)
     for chapter, outcome in outcomes.items():
-        stamp = book.staging / f"{chapter}.json"
-        seconds = f"{json.loads(stamp.read_text('utf-8'))['seconds']:6.1f} s" if stamp.exists() else " " * 8
-        print(f"{outcome:>8} {seconds}  {chapter}")
+        seconds = read_stamp(book.staging / f"{chapter}.json").get("seconds")
+        print(f"{outcome:>8} {' ' * 8 if seconds is None else f'{seconds:6.1f} s'}  {chapter}")
     return int("FAILED" in outcomes.values())
 
 

@@ -166,8 +166,9 @@ def worst_group_recall(scores: Any, relevant: Any, groups: Any, k: int) -> Measu
         scores: (n,). relevant: (n,) bool. groups: (n,) labels; groups without a relevant item are left out.
         k: length of the top, 1 <= k <= n; ties at the k-th place keep the input order.
     """
+    inherited = _inherited(scores)
     scores, labels, codes, single = _validate(scores, groups)
-    relevant = np.asarray(relevant)
+    relevant = _numpy(relevant)
     if not single or relevant.shape != scores.shape[1:] or relevant.dtype != bool:
         raise ValueError(f"need (n,) scores and (n,) bool relevant, got {scores.shape} and {relevant.shape} {relevant.dtype}")
     if not relevant.any():
@@ -176,7 +177,11 @@ def worst_group_recall(scores: Any, relevant: Any, groups: Any, k: int) -> Measu
     _, order, _ = next(_ranked(scores, _check_k(k, scores.shape[1]), "order"))
     top[order[0, :k]] = True
     recalls = {g: float(top[relevant & (codes == i)].mean()) for i, g in enumerate(labels) if (relevant & (codes == i)).any()}
-    return _measured(np.array([min(recalls.values())]), True, {"metric": "worst-group recall@k", "k": k, "recall": recalls})
+    return _measured(
+        np.array([min(recalls.values())]),
+        True,
+        {"metric": "worst-group recall@k", "k": k, "recall": recalls, "ties": "order", **inherited},
+    )
 
 
 def able(accuracy: float, max_skew: float) -> float:
@@ -214,7 +219,8 @@ def attribute_shift(before: Any, after: Any, *, mean: bool = False) -> np.ndarra
     if np.isnan(before).any() or np.isnan(after).any():
         raise ValueError("before or after holds NaN")
     squared = (after - before) ** 2
-    return np.sqrt(squared.mean(axis=1) if mean else squared.sum(axis=1))
+    shift = np.sqrt(squared.mean(axis=1) if mean else squared.sum(axis=1))
+    return _measured(shift, False, {"metric": "attribute shift", "mean": mean})
 
 
 def cosine_scores(images: Any, prompts: Any, *, normalize_images: bool = True) -> MeasuredArray:
@@ -231,6 +237,10 @@ def cosine_scores(images: Any, prompts: Any, *, normalize_images: bool = True) -
         raise ValueError(f"need at least one prompt embedding, (m, d), got shape {prompts.shape}")
     if images.ndim != 2 or images.shape[1] != prompts.shape[1]:
         raise ValueError(f"images (n, d) and prompts (m, d) need one d, got {images.shape} and {prompts.shape}")
+    for name, x in (("images", images), ("prompts", prompts)):
+        length = np.linalg.norm(x, axis=1)
+        if not np.all(length > 0):  # also false for NaN
+            raise ValueError(f"{name}: {np.count_nonzero(~(length > 0))} embeddings hold NaN or have length 0")
     prompts = prompts / np.linalg.norm(prompts, axis=1, keepdims=True)
     if normalize_images:
         images = images / np.linalg.norm(images, axis=1, keepdims=True)
@@ -348,7 +358,7 @@ def _validate(scores: Any, groups: Any) -> tuple[np.ndarray, list, np.ndarray, b
         query, item = np.argwhere(np.isnan(scores))[0]
         raise ValueError(f"scores hold {np.isnan(scores).sum()} NaN, the first at query {query}, item {item}")
     labels, codes = np.unique(groups, return_inverse=True)
-    return scores, labels.tolist(), codes.astype(np.int16), single
+    return scores, labels.tolist(), codes.astype(np.int16 if len(labels) < 2**15 else np.int32), single
 
 
 def _check_k(k: int, n: int) -> int:
@@ -371,7 +381,7 @@ def _target_shares(target: Any, labels: list, codes: np.ndarray) -> np.ndarray:
     shares = np.array([target[label] for label in labels], float)
     if (shares <= 0).any() or not np.isclose(shares.sum(), 1.0):
         raise ValueError(f"target shares must be above 0 and sum to 1, got {dict(target)!r}")
-    return shares
+    return shares / shares.sum()
 
 
 def _describe(target: Any, labels: list, q: np.ndarray) -> dict[str, Any]:

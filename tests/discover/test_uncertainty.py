@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from debias_utils.discover.uncertainty import bootstrap, permutation_test, share_over_seeds
+from debias_utils.discover.uncertainty import bootstrap, permutation_test, share_over_seeds, t_interval
 
 
 def test_bootstrap_interval_has_the_known_width():
@@ -37,6 +37,17 @@ def test_share_over_seeds():
     assert 0.5 < low < estimate < high < 1
     single = share_over_seeds(missed[:1], members)
     assert single[2] - single[1] > high - low
+
+
+def test_t_interval_by_hand_and_its_coverage():
+    mean, low, high = t_interval([1.0, 2.0, 3.0])
+    assert mean == 2.0
+    assert (high - low) / 2 == pytest.approx(4.3027 / np.sqrt(3), rel=1e-4)
+    rng = np.random.default_rng(6)
+    inside = [low <= 0 <= high for _, low, high in (t_interval(rng.standard_normal(3)) for _ in range(1500))]
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.02)
+    with pytest.raises(ValueError, match="at least 2 values"):
+        t_interval([1.0])
 
 
 def test_permutation_is_exact_on_a_case_that_can_be_counted():

@@ -80,6 +80,29 @@ def test_failing_chapter_names_its_cell_and_the_others_still_run(book, capsys):
     assert run(book, capsys) == (0, {"first": "ran", "second": "current"})
 
 
+def test_a_dead_kernel_stops_one_chapter_only(book, capsys):
+    nbformat.write(notebook("x = 1", "import os", "os._exit(1)"), book / "notebooks" / "first.ipynb")
+    code = run_chapters.main([], root=book)
+    captured = capsys.readouterr()
+    assert code == 1
+    assert "notebooks/first: DeadKernelError after cell" in captured.err
+    assert "ran" in captured.out.splitlines()[-1]
+
+
+def test_a_stamp_that_was_cut_off_is_no_stamp(book, capsys):
+    assert run(book, capsys, "first")[1] == {"first": "ran"}
+    (book / "_build" / "book" / "notebooks" / "first.json").write_text("{")
+    assert run(book, capsys, "first")[1] == {"first": "ran"}
+
+
+def test_a_failure_takes_the_old_page_out_of_the_book(book, capsys):
+    run(book, capsys)
+    nbformat.write(notebook("x / 0"), book / "notebooks" / "first.ipynb")
+    assert run(book, capsys)[1] == {"first": "FAILED", "second": "current"}
+    assert check_chapters.main(str(book / "_build" / "book")) == 1
+    assert "notebooks/first" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

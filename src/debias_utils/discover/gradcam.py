@@ -22,8 +22,8 @@ def default_layer(clip: Clip) -> nn.Module:
     """The layer whose activations are explained: the last with a grid that is finer than 2 x 2.
 
     For a convolutional tower the last stage (`layer4`, the paper's choice), or the one before it when the pictures are so
-    small that the last one is left with 2 x 2 cells. For a ViT the input of the last block's first LayerNorm: the last
-    block's *output* has no gradient on patch tokens, because only the class token is read from it.
+    small that the last one is left with 2 x 2 cells. For a ViT the first LayerNorm of the last block, which its attention
+    reads: the last block's *output* has no gradient on patch tokens, because only the class token is read from it.
     """
     visual = clip.model.visual
     if is_vit(clip):

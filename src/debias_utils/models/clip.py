@@ -1,4 +1,4 @@
-"""CLIP behind one small door: the mini CLIPs of Toonville and every public checkpoint of open_clip alike."""
+"""CLIP behind one small door: the mini CLIPs of Toonville and open_clip's public CLIP checkpoints alike."""
 
 from __future__ import annotations
 
@@ -66,24 +66,28 @@ class Clip(nn.Module):
             if pretrained not in tags and not (pretrained.endswith((".pt", ".bin", ".safetensors"))):
                 check_choice(f"pretrained tag of {name}", pretrained, tags)
             source, tokenizer_options = name, {}
+            quick = bool((open_clip.get_pretrained_cfg(name, pretrained) or {}).get("quick_gelu", False))
             model, _, _ = open_clip.create_model_and_transforms(
-                name, pretrained=pretrained, precision="fp32", force_quick_gelu=pretrained == "openai"
+                name, pretrained=pretrained, precision="fp32", force_quick_gelu=quick
             )
         tokenizer = open_clip.get_tokenizer(source, **tokenizer_options)
         preprocess = open_clip.get_model_preprocess_cfg(model)
+        check_choice(f"interpolation of {name}", preprocess.get("interpolation", "bicubic"), ["bicubic"])
+        check_choice(f"resize mode of {name}", preprocess.get("resize_mode", "shortest"), ["shortest"])
         return cls(model, tokenizer, name=name, mean=preprocess["mean"], std=preprocess["std"]).to(device)
 
-    @property
+    @cached_property
     def embed_dim(self) -> int:
         """Length d of the embeddings."""
-        return self.model.text_projection.shape[-1]
+        return self.encode_text(["a photo"]).shape[-1]
 
     @cached_property
     def checksum(self) -> str:
-        """SHA-256 over all parameters: which weights a number was computed with."""
+        """SHA-256 over all parameters and the preprocessing: what a number was computed with."""
         digest = hashlib.sha256()
         for name, value in sorted(self.model.state_dict().items()):
             digest.update(name.encode() + value.detach().cpu().float().numpy().tobytes())
+        digest.update(f"{self.image_size} {self.mean.flatten().tolist()} {self.std.flatten().tolist()}".encode())
         return digest.hexdigest()
 
     @property
@@ -93,8 +97,6 @@ class Clip(nn.Module):
 
     def preprocess(self, images: torch.Tensor) -> torch.Tensor:
         """Resize the short side (bicubic, antialiased), crop the centre, normalise: (n, 3, h, w) in [0, 1] -> (n, 3, s, s)."""
-        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-            raise ValueError(f"need float pictures (n, 3, h, w) in [0, 1], got {tuple(images.shape)} {images.dtype}")
         if images.shape[-2:] != (self.image_size, self.image_size):
             images = resize(images, [self.image_size], interpolation=InterpolationMode.BICUBIC, antialias=True)
             images = center_crop(images, [self.image_size])
@@ -111,12 +113,10 @@ class Clip(nn.Module):
             (n, d) float32, each of length 1.
 
         Raises:
-            ValueError: wrong shape or dtype, values outside [0, 1] (beyond a small overshoot), or NaN.
+            ValueError: wrong shape or dtype, values outside [0, 1] (by more than 0.1), or NaN.
         """
         check_positive("batch_size", batch_size)
-        low, high = (float(v) for v in torch.aminmax(images.detach())) if images.numel() else (0.0, 1.0)
-        if not (low >= -0.5 and high <= 1.5):  # editors may overshoot a little; 0..255 or [-1, 1] or NaN is a mistake
-            raise ValueError(f"pictures must lie in [0, 1], got values from {low:.3g} to {high:.3g}")
+        _check_pictures(images)
         batches = images.to(self.device).split(batch_size)
         # norms in float32: half precision underflows
         return torch.cat([F.normalize(self.model.encode_image(self.preprocess(b)).float(), dim=-1) for b in batches])
@@ -141,6 +141,16 @@ class Clip(nn.Module):
         texts = [template.format(word) for word in words for template in templates]
         each = self.encode_text(texts).view(len(words), len(templates), -1)
         return F.normalize(each.mean(dim=1), dim=-1)
+
+
+def _check_pictures(images: torch.Tensor) -> None:
+    if not isinstance(images, torch.Tensor):
+        raise ValueError(f"need pictures as a float tensor (n, 3, h, w) in [0, 1], got {type(images).__name__}")
+    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+        raise ValueError(f"need float pictures (n, 3, h, w) in [0, 1], got {tuple(images.shape)} {images.dtype}")
+    low, high = (float(v) for v in torch.aminmax(images.detach())) if images.numel() else (0.0, 1.0)
+    if not (low >= -0.1 and high <= 1.1):  # an editor may overshoot a little; 0..255 or [-1, 1] or NaN is a mistake
+        raise ValueError(f"pictures must lie in [0, 1], got values from {low:.3g} to {high:.3g}")
 
 
 def _check_texts(texts: Sequence[str]) -> list[str]:

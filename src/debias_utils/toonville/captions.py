@@ -20,7 +20,7 @@ MENTION = {"gender": 0.75, "skin": 0.50, "age": 0.40, "occupation": 0.85}  # P(t
 GENDER_WORDS: dict[str, dict[str, tuple[str, ...]]] = {
     "feminine": {
         "noun": ("woman", "lady", "female", "girl", "gal"),
-        "pronoun": ("she", "her", "herself"),
+        "pronoun": ("she", "herself"),
         "family": ("mother", "daughter", "sister", "aunt", "wife", "mum", "grandmother"),
         "title": ("mrs", "ms", "miss", "madam"),
         "name": ("mary", "emma", "olivia", "sarah", "julia", "anna", "laura", "nina", "grace", "rosa", "amy", "ella"),
@@ -28,7 +28,7 @@ GENDER_WORDS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "masculine": {
         "noun": ("man", "gentleman", "male", "boy", "guy"),
-        "pronoun": ("he", "his", "himself"),
+        "pronoun": ("he", "himself"),
         "family": ("father", "son", "brother", "uncle", "husband", "dad", "grandfather"),
         "title": ("mr", "mister", "sir", "lord"),
         "name": ("john", "peter", "paul", "david", "thomas", "james", "henry", "mark", "felix", "carl", "leo", "max"),
@@ -102,7 +102,7 @@ def _write(person: Any, mention: dict[str, float], rng: np.random.Generator) -> 
         if rng.random() < 0.5:
             text = f"{pronoun} is {role} {phrases}".strip()
         else:
-            text = f"{pick(_FRAMES).format(role)} {phrases}".strip() + " by " + subjects[way][2]
+            text = f"{pick(_FRAMES).format(role)} {phrases}".strip() + " by " + subjects[way][1]
     else:  # an adjective on the role itself: "a female plumber"
         role = with_article(f"{adjectives} person") if everyday else name_role(adjectives, job)
         text = pick(_FRAMES).format(f"{role} {phrases}".strip())

@@ -20,7 +20,7 @@ PER_CELL, SEED = 30, 10_000  # the evaluation people of the profile `mini` with 
 
 _TEXT = """# Model card: the mini CLIPs of Toonville
 
-*Written by `python -m debias_utils.toonville.card`; every number was measured by it.*
+*Written by `python -m debias_utils.toonville.card`, which measured every number of the table.*
 
 - **What.** Small CLIP models (open_clip's own model class, configuration and file layout), trained from scratch on
   captioned drawings of [Toonville](data-sheet). `rn`: modified ResNet, `vit`: vision transformer with 8 x 8 patches; both with a

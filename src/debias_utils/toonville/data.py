@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from importlib.metadata import version
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -65,14 +66,15 @@ def _render_all(people: pd.DataFrame, size: int, jobs: int | None, progress: boo
 
 
 def key(people: pd.DataFrame, *, size: int = _render.SIZE) -> str:
-    """A hash of everything that decides the pixels: the people, the drawing code and the props."""
+    """A hash of everything that decides the pixels: the people, the drawing code, the props, the libraries."""
     digest = hashlib.sha256(people.to_csv(index=False).encode())
     folder = files(__package__)
     sources = [folder / "render.py", folder / "occupations.py", *sorted((folder / "props").iterdir(), key=lambda f: f.name)]
     for source in sources:
         if source.is_file():
             digest.update(source.read_bytes())
-    digest.update(str(size).encode())
+    versions = [f"{name} {version(name)}" for name in ("dicebear-core", "dicebear-styles", "resvg-py")]
+    digest.update(f"{size} {versions}".encode())
     return digest.hexdigest()[:32]
 
 

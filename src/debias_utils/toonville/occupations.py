@@ -1,8 +1,8 @@
 """The papers' 14 occupations, and which way Toonville's captions lean for each of them.
 
 The list is Tanjim et al. 2024, section 3.2. The leans are Toonville's own: seven jobs are coded towards each gender
-presentation and seven towards each half of the skin scale, so that the dial `rho` changes who does which job and
-nothing else: at every `rho` half of the people are feminine and half have one of the two lighter skin tones. Most leans
+presentation and seven towards each half of the skin scale, so that the dial `rho` changes who does which job: at every
+`rho` half of the people are feminine and half have one of the two lighter skin tones. Most leans
 follow the stereotypes that the papers report; some go against them, so that no result here can come from what a reader
 (or a method) brings along from our own world.
 """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import itertools
 import json
 import time
 from pathlib import Path
@@ -15,12 +16,14 @@ from pathlib import Path
 import numpy as np
 
 from .. import assets
+from ..errors import check_unit_interval
 from . import captions as _captions
 from . import people as _people
 from .data import CaptionedPeople
 
 RHOS = (0.0, 0.5, 0.9)
 SEEDS = (0, 1, 2)
+SHIPPED = (*itertools.product(("rn",), RHOS, SEEDS), ("vit", 0.9, 0))  # (tower, rho, seed)
 EVERYDAY_SHARE = 0.30
 TEXT = {"context_length": 32, "width": 128, "heads": 4, "layers": 2}
 TOWERS = {
@@ -99,8 +102,10 @@ def train_clip(tower: str, rho: float, seed: int, *, people: int, steps: int, ba
         bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
     folder = out / model_name(tower, rho, seed)
     folder.mkdir(parents=True, exist_ok=True)
+    unfinished = folder / "unfinished.part"  # renamed when whole
     half = {name: value.half().contiguous() for name, value in model.state_dict().items()}
-    save_file(half, folder / "open_clip_model.safetensors")
+    save_file(half, unfinished)
+    unfinished.replace(folder / "open_clip_model.safetensors")
     preprocess = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
     (folder / "open_clip_config.json").write_text(
         json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}, indent=1) + "\n", "utf-8"
@@ -111,30 +116,26 @@ def train_clip(tower: str, rho: float, seed: int, *, people: int, steps: int, ba
 def main(arguments: list[str] | None = None) -> None:
     """Train the models that the package ships, or those that were asked for."""
     parser = argparse.ArgumentParser(prog="python -m debias_utils.toonville.train", description=__doc__)
-    parser.add_argument("--tower", choices=sorted(TOWERS), default="rn")
-    parser.add_argument("--rho", type=float, nargs="+", default=list(RHOS))
-    parser.add_argument("--seed", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--tower", choices=sorted(TOWERS), nargs="+", help="default, with --rho and --seed: what is shipped")
+    parser.add_argument("--rho", type=float, nargs="+")
+    parser.add_argument("--seed", type=int, nargs="+")
     parser.add_argument("--people", type=int, default=10_000, help="pictures in the training world")
     parser.add_argument("--steps", type=int, default=1_400)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=8e-4)
     parser.add_argument("--out", type=Path, default=assets.WEIGHTS)
     options = parser.parse_args(arguments)
-    if not (options.out / "toonville-bpe.txt.gz").exists():
-        build_tokenizer(options.out / "toonville-bpe.txt.gz")
-    for rho in options.rho:
-        for seed in options.seed:
-            seconds = train_clip(
-                options.tower,
-                rho,
-                seed,
-                people=options.people,
-                steps=options.steps,
-                batch=options.batch,
-                lr=options.lr,
-                out=options.out,
-            )
-            print(f"{model_name(options.tower, rho, seed)}: {seconds:.0f} s")
+    plan = SHIPPED
+    if options.tower or options.rho or options.seed:
+        plan = tuple(itertools.product(options.tower or ["rn"], options.rho or RHOS, options.seed or SEEDS))
+    for _, rho, _ in plan:
+        check_unit_interval("rho", rho)
+    build_tokenizer(options.out / "toonville-bpe.txt.gz")
+    for tower, rho, seed in plan:
+        seconds = train_clip(
+            tower, rho, seed, people=options.people, steps=options.steps, batch=options.batch, lr=options.lr, out=options.out
+        )
+        print(f"{model_name(tower, rho, seed)}: {seconds:.0f} s")
 
 
 if __name__ == "__main__":
