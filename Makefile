@@ -47,7 +47,7 @@ mini-models: setup  ## train the packaged models anew (hours on 2 cores for all 
 	$(BIN)/python -m debias_utils.toonville.train
 	$(BIN)/python -m debias_utils.toonville.card
 
-linkcheck: setup  ## follow the external links
+linkcheck: book  ## follow the external links
 	$(BIN)/jupyter-book build _build/book --path-output _build/links --builder linkcheck
 
 repository: setup  ## set the repository's address everywhere: make repository URL=https://github.com/you/book

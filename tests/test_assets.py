@@ -83,11 +83,3 @@ def test_cache_that_cannot_be_a_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("DEBIAS_UTILS_CACHE", str(tmp_path / "file"))
     with pytest.raises(OSError, match="cannot write to the cache folder"):
         toonville.pictures(toonville.sample(1), progress=False)
-
-
-def test_device_that_takes_no_byte(monkeypatch):
-    """A real full disk: /dev/full refuses every write."""
-    if not os.path.exists("/dev/full"):
-        pytest.skip("no /dev/full here")
-    with pytest.raises(OSError, match="No space left"), open("/dev/full", "wb") as full:
-        np.save(full, np.zeros(10_000))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
@@ -97,7 +97,7 @@ def check(answer: Any, right: Any, *, hint: str, tolerance: float = 0.01) -> Non
 
 
 def _matches(answer: Any, right: Any, tolerance: float) -> bool:
-    if isinstance(right, Callable):  # type: ignore[arg-type]
+    if callable(right):
         return bool(right(answer))
     if isinstance(right, (int, float, np.number)) and not isinstance(right, bool):
         try:

@@ -27,7 +27,9 @@ _TEXT = """# Model card: the mini CLIPs of Toonville
   two-layer text transformer and 128-dimensional embeddings. Weights are stored in half precision.
 - **Trained on.** 10,000 drawn people (30 % of them in everyday clothes and balanced), with new captions in every epoch; a
   world drawn with the dial `rho` in the name. 1,400 steps of 64 pairs, AdamW, at most ten minutes on two CPU cores. The
-  seed in the name decides the world, its captions, the initial weights and the order.
+  seed in the name decides the world, its captions, the initial weights and the order. The shipped weights were trained with
+  one thread; another number of threads, or another processor, rounds differently and gives a model that is equal in kind, not
+  in its last digits.
 - **For.** Teaching and testing: to show, measure and remove bias where its cause and amount are known. The models with
   rho above 0 are **biased on purpose**.
 - **Not for.** Anything about real people. A drawing's presentation, skin tone and age group are drawing choices.
