@@ -23,7 +23,7 @@ _TEXT = """# Model card: the mini CLIPs of Toonville
 *Written by `python -m debias_utils.toonville.card`, which measured every number of the table.*
 
 - **What.** Small CLIP models (open_clip's own model class, configuration and file layout), trained from scratch on
-  captioned drawings of [Toonville](data-sheet). `rn`: modified ResNet, `vit`: vision transformer with 8 x 8 patches; both with a
+  captioned drawings of Toonville (see its data sheet). `rn`: modified ResNet, `vit`: vision transformer with 8 x 8 patches; both with a
   two-layer text transformer and 128-dimensional embeddings. Weights are stored in half precision.
 - **Trained on.** 10,000 drawn people (30 % of them in everyday clothes and balanced), with new captions in every epoch; a
   world drawn with the dial `rho` in the name. 1,400 steps of 64 pairs, AdamW, at most ten minutes on two CPU cores. The
@@ -37,7 +37,7 @@ _TEXT = """# Model card: the mini CLIPs of Toonville
   no model was trained on. *fits / neither*: people who fit both stereotypes of their occupation, or none of them. *counter
   share*: share of the counter-stereotypical presentation, or skin half, among R-precision misranks (0.5: no bias).
 - **Known limits.** They read Toonville's words only; other words fall apart into letters. The presentation is read off
-  the picture less well than the drawing allows (see the ceilings in [Meet Toonville](meet-toonville)).
+  the picture less well than the drawing allows (see the ceilings in the chapter Meet Toonville).
 - **Trainings that failed to learn the presentation** (accuracy below 0.7): {failed}. The seeds were chosen beforehand and none
   was replaced. A model cannot follow what it cannot see: as a control for presentation such a training is weak.
 - **Licence.** Apache-2.0. The drawings that they were trained on contain a remix of "ToonHead" by Johan Melin, CC BY 4.0.
