@@ -23,8 +23,8 @@ _TEXT = """# Model card: the mini CLIPs of Toonville
 *Written by `python -m debias_utils.toonville.card`, which measured every number of the table.*
 
 - **What.** Small CLIP models (open_clip's own model class, configuration and file layout), trained from scratch on
-  captioned drawings of Toonville (see its data sheet). `rn`: modified ResNet, `vit`: vision transformer with 8 x 8 patches; both with a
-  two-layer text transformer and 128-dimensional embeddings. Weights are stored in half precision.
+  captioned drawings of Toonville (see its data sheet). `rn`: modified ResNet, `vit`: vision transformer with 8 x 8 patches;
+  both with a two-layer text transformer and 128-dimensional embeddings. Weights are stored in half precision.
 - **Trained on.** 10,000 drawn people (30 % of them in everyday clothes and balanced), with new captions in every epoch; a
   world drawn with the dial `rho` in the name. 1,400 steps of 64 pairs, AdamW, at most ten minutes on two CPU cores. The
   seed in the name decides the world, its captions, the initial weights and the order. The shipped weights were trained with

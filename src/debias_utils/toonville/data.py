@@ -49,7 +49,7 @@ def pictures(people: pd.DataFrame, *, size: int = _render.SIZE, jobs: int | None
 
 def _render_all(people: pd.DataFrame, size: int, jobs: int | None, progress: bool) -> np.ndarray:
     from joblib import Parallel, delayed
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     jobs = jobs or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
     chunks = [people.iloc[start : start + _CHUNK] for start in range(0, len(people), _CHUNK)]

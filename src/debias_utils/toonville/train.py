@@ -65,7 +65,7 @@ def train_clip(tower: str, rho: float, seed: int, *, people: int, steps: int, ba
     import torch
     from open_clip.loss import ClipLoss
     from safetensors.torch import save_file
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     torch.manual_seed(seed)
     rng = np.random.default_rng([seed, 5])
