@@ -38,8 +38,8 @@ _TEXT = """# Model card: the mini CLIPs of Toonville
   share*: share of the counter-stereotypical presentation, or skin half, among R-precision misranks (0.5: no bias).
 - **Known limits.** They read Toonville's words only; other words fall apart into letters. The presentation is read off
   the picture less well than the drawing allows (see the ceilings in the chapter Meet Toonville).
-- **Trainings whose words *woman* and *man* do not match the pictures** (accuracy below 0.7): {failed}. The seeds were chosen beforehand and none
-  was replaced. As a control for presentation such a training is weak.
+- **Trainings whose words *woman* and *man* do not match the pictures** (accuracy below 0.7): {failed}. The seeds
+  were chosen beforehand and none was replaced. As a control for presentation such a training is weak.
 - **Licence.** Apache-2.0. The drawings that they were trained on contain a remix of "ToonHead" by Johan Melin, CC BY 4.0.
 
 {table}
