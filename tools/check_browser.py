@@ -76,9 +76,10 @@ def main(folder: str, screenshots: str = "_build/screenshots") -> int:
         for view, (width, scheme) in VIEWS.items():
             context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
             page = context.new_page()
+            errors: list[str] = []
+            page.on("pageerror", lambda error, errors=errors: errors.append(str(error)))
             for path in pages:
-                errors: list[str] = []
-                page.on("pageerror", lambda error, errors=errors: errors.append(str(error)))
+                errors.clear()
                 page.goto(path.resolve().as_uri(), wait_until="load")
                 wrong += [f"{path.name} ({view}): {text}" for text in [*page_problems(page, narrow=width < 500), *errors]]
                 target = Path(screenshots) / view / f"{path.stem}.png"

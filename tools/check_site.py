@@ -16,15 +16,15 @@ ROOT = Path(__file__).resolve().parents[1]
 def broken(site: Path) -> list[str]:
     """Links, scripts, styles and images of every page that lead nowhere inside the site."""
     anchors: dict[Path, set[str]] = {}
-    pages = {
+    parsed = {
         page.resolve(): BeautifulSoup(page.read_text("utf-8"), "html.parser")
         for page in sorted(site.rglob("*.html"))
         if "_static" not in page.parts
     }
-    for page, soup in pages.items():
+    for page, soup in parsed.items():
         anchors[page] = {str(tag[key]) for key in ("id", "name") for tag in soup.find_all(attrs={key: True})}
     found = []
-    for page, soup in pages.items():
+    for page, soup in parsed.items():
         name = page.relative_to(site.resolve())
         for tag in soup.find_all(["a", "img", "script", "link"]):
             address = tag.get("href") or tag.get("src")
@@ -55,8 +55,7 @@ def main(folder: str, root: Path = ROOT) -> int:
     """Check the built site; returns 0 if all is well."""
     site = Path(folder)
     wrong = missing(site, root) or broken(site)
-    pages = len(list(site.rglob("*.html")))
-    print("\n".join(wrong) or f"{pages} pages: all exist, every internal link resolves, nothing is loaded from elsewhere")
+    print("\n".join(wrong) or f"{len(pages(root))} pages: all exist, every internal link resolves, nothing comes from elsewhere")
     return int(bool(wrong))
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -67,6 +68,22 @@ def cache_dir() -> Path:
     import platformdirs
 
     return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("debias_utils"))
+
+
+def cached_array(path: Path, make: Callable[[], np.ndarray], *, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    """The array in a cache file, read-only and mapped; made and written first if it is not there or damaged.
+
+    Raises:
+        OSError: the cache folder cannot be written; found out before `make` is called.
+    """
+    found = read_array(path, shape=shape, dtype=dtype)
+    if found is None:
+        check_writable(path.parent)
+        write_array(path, make())
+        found = read_array(path, shape=shape, dtype=dtype)
+        if found is None:
+            raise OSError(f"{path} was written and cannot be read back; is the disk healthy?")
+    return found
 
 
 def check_writable(folder: Path) -> None:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from . import assets
 from .errors import check_choice
+from .toonville.train import RHOS, SEEDS, model_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +30,7 @@ class Profile:
         name: the profile's name. device: a torch device. seed: for everything random in a chapter.
         per_cell: people for each occupation x gender x skin tone in the evaluation pictures.
         rhos: the dial's settings for which there are CLIPs. training_seeds: independent trainings for each setting.
-        clip_name: (rho, training seed, tower) -> the name of a CLIP.
+        clip_name: (tower, rho, training seed) -> the name of a CLIP.
     """
 
     name: str
@@ -39,14 +40,14 @@ class Profile:
     rhos: tuple[float, ...]
     training_seeds: tuple[int, ...]
     towers: tuple[str, ...]
-    clip_name: Callable[[float, int, str], str]
+    clip_name: Callable[[str, float, int], str]
 
     def clip(self, rho: float = 0.9, *, training_seed: int = 0, tower: str = "rn") -> Clip:
         """The CLIP that was trained on captions with this dial, training seed and image tower ("rn" or "vit")."""
         check_choice("rho", rho, self.rhos)
         check_choice("training seed", training_seed, self.training_seeds)
         check_choice("tower", tower, self.towers)
-        return _load_clip(self.clip_name(rho, training_seed, tower), self.device)
+        return _load_clip(self.clip_name(tower, rho, training_seed), self.device)
 
     def image_embeddings(
         self, people: pd.DataFrame, *, rho: float = 0.9, training_seed: int = 0, tower: str = "rn", batch_size: int = 256
@@ -57,16 +58,15 @@ class Profile:
         clip = self.clip(rho, training_seed=training_seed, tower=tower)
         key = hashlib.sha256(f"{clip.checksum} {data.key(people)}".encode()).hexdigest()[:32]
         path = assets.cache_dir() / "embeddings" / f"{key}.npy"
-        found = assets.read_array(path, shape=(len(people), clip.embed_dim), dtype=np.float32)
-        if found is None:
+
+        def embed() -> np.ndarray:
             images = self.pictures(people)
-            assets.check_writable(path.parent)
             starts = tqdm(range(0, len(people), batch_size), desc=f"embedding with {clip.name}", unit="batch", leave=False)
             with torch.no_grad():
                 batches = [clip.encode_image(data.to_tensor(images[i : i + batch_size])).cpu().numpy() for i in starts]
-            found = np.concatenate(batches)
-            assets.write_array(path, found)
-        return np.asarray(found)
+            return np.concatenate(batches)
+
+        return np.asarray(assets.cached_array(path, embed, shape=(len(people), clip.embed_dim), dtype=np.float32))
 
     def people(self) -> pd.DataFrame:
         """The evaluation people: every occupation x gender x skin tone equally often, with known stereotype fit."""
@@ -88,17 +88,13 @@ def _load_clip(name: str, device: str) -> Clip:
     return Clip.load(name, device=device)
 
 
-def _mini_clip_name(rho: float, training_seed: int, tower: str) -> str:
-    return f"toonville-{tower}-rho{rho:g}-seed{training_seed}"
-
-
 PROFILES: dict[str, dict[str, Any]] = {
     "mini": {
         "per_cell": 30,
-        "rhos": (0.0, 0.5, 0.9),
-        "training_seeds": (0, 1, 2),
+        "rhos": RHOS,
+        "training_seeds": SEEDS,
         "towers": ("rn", "vit"),
-        "clip_name": _mini_clip_name,
+        "clip_name": model_name,
     },
 }
 

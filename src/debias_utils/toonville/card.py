@@ -77,7 +77,7 @@ def measure(name: str, people: pd.DataFrame) -> dict[str, object]:
         "age": zero_shot([f"{AGE_WORDS[a][0]} person" for a in _people.AGES], people["age"], list(_people.AGES)).mean(),
         "misranks": int(missed.sum()),
         "counter share": f"{(~gender_fits)[missed].mean():.2f} / {(~skin_fits)[missed].mean():.2f}",
-        "checksum": assets.sha256_of(weights)[:12],
+        "SHA-256 of the file": assets.sha256_of(weights)[:12],
     }
 
 

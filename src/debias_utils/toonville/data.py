@@ -37,14 +37,9 @@ def pictures(people: pd.DataFrame, *, size: int = _render.SIZE, jobs: int | None
         OSError: the cache folder cannot be written; names the folder and the variable that moves it.
     """
     path = assets.cache_dir() / "toonville" / f"{key(people, size=size)}.npy"
-    cached = assets.read_array(path, shape=(len(people), size, size, 3), dtype=np.uint8)
-    if cached is None:
-        assets.check_writable(path.parent)
-        assets.write_array(path, _render_all(people, size, jobs, progress))
-        cached = assets.read_array(path, shape=(len(people), size, size, 3), dtype=np.uint8)
-        if cached is None:
-            raise OSError(f"{path} was written and cannot be read back; is the disk healthy?")
-    return cached
+    return assets.cached_array(
+        path, lambda: _render_all(people, size, jobs, progress), shape=(len(people), size, size, 3), dtype=np.uint8
+    )
 
 
 def _render_all(people: pd.DataFrame, size: int, jobs: int | None, progress: bool) -> np.ndarray:
