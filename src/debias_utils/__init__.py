@@ -22,6 +22,6 @@ def __getattr__(name: str) -> Any:
     """Import submodules on first use: `debias_utils.metrics` works after a plain `import debias_utils`."""
     import importlib
 
-    if name in {"assets", "discover", "errors", "metrics", "models", "profiles", "show", "toonville"}:
+    if name in {"assets", "debias", "discover", "edit", "errors", "metrics", "models", "profiles", "show", "toonville"}:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
