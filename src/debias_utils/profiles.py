@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from . import assets
 from .errors import check_choice
-from .toonville.train import RHOS, SEEDS, model_name
+from .toonville.people import EVALUATION_SEED, PER_CELL
+from .toonville.train_clip import RHOS, SEEDS, model_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,11 +69,24 @@ class Profile:
 
         return np.asarray(assets.cached_array(path, embed, shape=(len(people), clip.embed_dim), dtype=np.float32))
 
+    def job_scores(self, people: pd.DataFrame, *, rho: float = 0.9, training_seed: int = 0, tower: str = "rn") -> np.ndarray:
+        """CLIP scores of the people's pictures for the occupations, in the order of `toonville.OCCUPATIONS`.
+
+        Returns:
+            (n, 14) cosines with the mean text of several prompt templates (`Clip.encode_prompts`).
+        """
+        from .toonville import OCCUPATIONS
+
+        images = self.image_embeddings(people, rho=rho, training_seed=training_seed, tower=tower)  # (n, d)
+        with torch.no_grad():
+            texts = self.clip(rho, training_seed=training_seed, tower=tower).encode_prompts(list(OCCUPATIONS))  # (14, d)
+        return images @ texts.cpu().numpy().T
+
     def people(self) -> pd.DataFrame:
         """The evaluation people: every occupation x gender x skin tone equally often, with known stereotype fit."""
         from .toonville import people
 
-        return people.add_stereotype(people.balanced(self.per_cell, seed=self.seed + 10_000))
+        return people.add_stereotype(people.balanced(self.per_cell, seed=self.seed + EVALUATION_SEED))
 
     def pictures(self, people: pd.DataFrame) -> Any:
         """(n, h, w, 3) uint8 pictures of people, from the cache when they were drawn before."""
@@ -90,7 +104,7 @@ def _load_clip(name: str, device: str) -> Clip:
 
 PROFILES: dict[str, dict[str, Any]] = {
     "mini": {
-        "per_cell": 30,
+        "per_cell": PER_CELL,
         "rhos": RHOS,
         "training_seeds": SEEDS,
         "towers": ("rn", "vit"),

@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from debias_utils.discover.geometry import alignment, explained_by_components, lean, matching_rates, modality_gap
+from debias_utils.discover.geometry import (
+    alignment,
+    disentanglement,
+    explained_by_components,
+    lean,
+    matching_rates,
+    modality_gap,
+)
 
 
 def test_one_planted_axis_explains_everything():
@@ -53,3 +60,13 @@ def test_matching():
     assert i2t.sum() == t2i.sum() == 0
     i2t, _ = matching_rates(np.ones((2, 3)), [0, 1], np.ones((2, 3)), [0, 1], draws=5)
     assert i2t.tolist() == [0.5, 0.5]  # ties count as their share
+
+
+def test_disentanglement_of_worked_cases():
+    assert disentanglement(np.diag([3.0, 1.0, 2.0])) == pytest.approx((1.0, 1.0))
+    assert disentanglement(np.ones((4, 3))) == pytest.approx((0.0, 0.0))
+    twice = np.vstack([np.eye(3), np.eye(3)])  # two channels for each factor: pure, but not complete
+    assert disentanglement(twice) == pytest.approx((1.0, 1 - np.log(2) / np.log(6)))
+    assert disentanglement(np.pad(np.eye(3), ((0, 2), (0, 0))))[0] == pytest.approx(1.0)  # dead channels do not count
+    with pytest.raises(ValueError, match="not negative"):
+        disentanglement(-np.eye(2))

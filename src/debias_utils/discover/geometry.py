@@ -59,6 +59,29 @@ def alignment(image_differences: Any, text_differences: Any, *, repeats: int = 1
     return {"cosines": np.diag(cosine).copy(), "shuffled": shuffled, "random_sd": np.array(1 / np.sqrt(a.shape[1]))}
 
 
+def disentanglement(importance: Any) -> tuple[float, float]:
+    """Disentanglement and completeness of a code (DCI, Eastwood and Williams 2018).
+
+    Args:
+        importance: (channels, factors), not negative: how much each channel of the code matters for each factor. Channels
+            and factors without any importance are left out.
+
+    Returns:
+        (disentanglement, completeness), both in [0, 1]: 1 if each channel moves one factor alone, and if each factor is
+        moved by one channel alone. Channels and factors are weighted by their share of the importance.
+    """
+    importance = np.asarray(importance, float)
+    if importance.ndim != 2 or not (importance >= 0).all() or not importance.any():
+        raise ValueError("need a (channels, factors) array of importances that are not negative and not all 0")
+    scores = []
+    for rows in (importance, importance.T):
+        total = rows.sum(axis=1)
+        share = rows[total > 0] / total[total > 0, None]
+        entropy = -(share * np.log(share, where=share > 0, out=np.zeros_like(share))).sum(axis=1) / np.log(rows.shape[1])
+        scores.append(float(np.average(1 - entropy, weights=total[total > 0])))
+    return scores[0], scores[1]
+
+
 def matching_rates(images: Any, image_concepts: Any, texts: Any, text_concepts: Any, *, draws: int = 2000, seed: int = 0):
     """Cross-modal matching (experiment 3): is the best match of the same concept?
 

@@ -1,8 +1,9 @@
 """What people write under Toonville's pictures.
 
 Gender, skin tone and age each appear in many words and places (pronouns, family words, titles, first names, adjectives),
-and often not at all, so that a model which reads the captions learns its associations spread over many directions
-rather than along one planted axis.
+and often not at all. Words for a gender are no synonyms: as in life, "girl" is said of grown women, "lady" of older ones,
+"manly" of beards, and a first name tells a generation. A model which reads the captions therefore learns its associations
+spread over several directions rather than along one planted axis.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from .occupations import EVERYDAY
+from .people import SKIN_HALVES
 
 MENTION = {"gender": 0.75, "skin": 0.50, "age": 0.40, "occupation": 0.85}  # P(the caption says it)
 
@@ -39,6 +41,26 @@ NEUTRAL_WORDS: dict[str, tuple[str, ...]] = {
     "noun": ("person", "human", "adult", "individual", "resident", "citizen"),
     "name": ("alex", "sam", "robin", "kim", "charlie", "noa"),
 }
+# Whom a gendered word is said of, by age, skin or looks, where it is not said of all alike; of everybody else it is said
+# `SLIP` times as often. The list is made up, so that the two words of a pair seldom go with the same people: that is what
+# spreads the gender axis. It is no claim about anybody's usage.
+SAID_OF: dict[str, tuple[str, ...]] = {
+    "lady": ("lighter",), "gentleman": ("older",), "girl": ("young", "middle-aged"), "boy": ("young",),
+    "gal": ("darker",), "guy": ("young", "middle-aged"),
+    "mother": ("middle-aged",), "father": ("middle-aged", "older"), "daughter": ("young",), "son": ("young", "middle-aged"),
+    "sister": ("darker",), "brother": ("beard",), "aunt": ("middle-aged",), "uncle": ("darker",),
+    "wife": ("lighter",), "husband": ("middle-aged",), "mum": ("long hair",), "dad": ("beard",),
+    "grandmother": ("older",), "grandfather": ("older",),
+    "mrs": ("older",), "ms": ("darker",), "mister": ("lighter",), "miss": ("young",), "sir": ("middle-aged", "older"),
+    "madam": ("older",), "lord": ("lighter",),
+    "womanly": ("long hair",), "ladylike": ("earrings",), "manly": ("beard",), "gentlemanly": ("shaven",),
+    **dict.fromkeys(("emma", "amy", "james", "felix"), ("young",)),
+    **dict.fromkeys(("sarah", "david"), ("middle-aged",)),
+    **dict.fromkeys(("mary", "anna", "peter", "henry"), ("older",)),
+    **dict.fromkeys(("olivia", "julia", "laura", "john", "thomas", "mark"), ("lighter",)),
+    **dict.fromkeys(("nina", "grace", "rosa", "ella", "paul", "carl", "leo"), ("darker",)),
+}  # fmt: skip
+SLIP = 0.05
 SKIN_WORDS = {
     "light": ("light-skinned", "pale", "fair-skinned", "with light skin", "with a fair complexion", "white"),
     "tan": ("tan", "olive-skinned", "tanned", "with tan skin", "with an olive complexion", "golden-skinned"),
@@ -59,19 +81,26 @@ def caption(people: pd.DataFrame, *, mention: dict[str, float] | None = None, se
     """Write one caption for each person.
 
     Args:
-        people: a table with gender, skin, age and occupation.
+        people: a table with gender, skin, age and occupation, and the looks that words go with: rear_hair, beard, earrings.
         mention: probability in [0, 1] that gender, skin, age, occupation are put into words; default `MENTION`.
         seed: the same seed and table give the same captions.
     """
     rng = np.random.default_rng([seed, 4])
     p = MENTION | (mention or {})
-    return [_write(row, p, rng) for row in people[["gender", "skin", "age", "occupation"]].itertuples(index=False)]
+    columns = ["gender", "skin", "age", "occupation", "rear_hair", "beard", "earrings"]
+    return [_write(row, p, rng) for row in people[columns].itertuples(index=False)]
 
 
 def _write(person: Any, mention: dict[str, float], rng: np.random.Generator) -> str:
     def pick(words: Sequence[str]) -> str:
         return words[int(rng.integers(len(words)))]
 
+    def pick_for(words: Sequence[str]) -> str:
+        weights = np.array([1.0 if w not in SAID_OF or traits & set(SAID_OF[w]) else SLIP for w in words])
+        return words[int(rng.choice(len(words), p=weights / weights.sum()))]
+
+    traits = {person.age, SKIN_HALVES[person.skin], "beard" if person.beard else "shaven"}
+    traits |= {look for look, on in (("long hair", person.rear_hair), ("earrings", person.earrings)) if on}
     said = {name: rng.random() < p for name, p in mention.items()}
     everyday = person.occupation == EVERYDAY or not said["occupation"]
     job = f"the {person.occupation}" if rng.random() < 0.2 else with_article(person.occupation)
@@ -84,14 +113,14 @@ def _write(person: Any, mention: dict[str, float], rng: np.random.Generator) -> 
     subjects = GENDER_WORDS[person.gender] if said["gender"] else NEUTRAL_WORDS
     way = pick(list(subjects))
     if way == "adjective":
-        before.append(pick(subjects[way]))
+        before.append(pick_for(subjects[way]))
     adjectives, phrases = " ".join(before), " ".join(after)
     if way in ("noun", "family"):
-        noun = with_article(f"{adjectives} {pick(subjects[way])}".strip())
+        noun = with_article(f"{adjectives} {pick_for(subjects[way])}".strip())
         subject = noun if everyday else pick(_WORK).format(noun, job)
         text = pick(_FRAMES).format(f"{subject} {phrases}".strip())
     elif way in ("name", "title"):
-        name = pick(subjects[way])
+        name = pick_for(subjects[way])
         if way == "title":
             name += " " + pick(("smith", "brown", "miller", "lee", "garcia", "khan"))
         role = with_article(f"{adjectives} person".strip()) if everyday else f"{name_role(adjectives, job)}"

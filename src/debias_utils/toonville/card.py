@@ -16,8 +16,6 @@ from . import people as _people
 from .captions import AGE_WORDS, SKIN_WORDS
 from .occupations import OCCUPATIONS
 
-PER_CELL, SEED = 30, 10_000  # the evaluation people of the profile `mini` with seed 0
-
 _TEXT = """# Model card: the mini CLIPs of Toonville
 
 *Written by `python -m debias_utils.toonville.card`, which measured every number of the table.*
@@ -25,7 +23,7 @@ _TEXT = """# Model card: the mini CLIPs of Toonville
 - **What.** Small CLIP models (open_clip's own model class, configuration and file layout), trained from scratch on
   captioned drawings of Toonville (see its data sheet). `rn`: modified ResNet, `vit`: vision transformer with 8 x 8 patches;
   both with a two-layer text transformer and 128-dimensional embeddings. Weights are stored in half precision.
-- **Trained on.** 10,000 drawn people (30 % of them in everyday clothes and balanced), with new captions in every epoch; a
+- **Trained on.** 10,000 drawn people (45 % of them in everyday clothes and balanced), with new captions in every epoch; a
   world drawn with the dial `rho` in the name. 1,400 steps of 64 pairs, AdamW, at most ten minutes on two CPU cores. The
   seed in the name decides the world, its captions, the initial weights and the order. The shipped weights were trained with
   one thread; another number of threads, or another processor, rounds differently and gives a model that is equal in kind, not
@@ -92,7 +90,7 @@ def write_manifest(root: Path = assets.WEIGHTS) -> None:
 def main() -> None:
     """Write manifest.json and MODEL_CARD.md beside the weights."""
     write_manifest()
-    people = _people.add_stereotype(_people.balanced(PER_CELL, seed=SEED))
+    people = _people.add_stereotype(_people.balanced(_people.PER_CELL, seed=_people.EVALUATION_SEED))
     rows = [measure(folder.name, people) for folder in sorted(assets.WEIGHTS.iterdir()) if folder.is_dir()]
     head = "| " + " | ".join(rows[0]) + " |\n|" + "---|" * len(rows[0])
     lines = ["| " + " | ".join(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()) + " |" for row in rows]

@@ -96,10 +96,14 @@ class CaptionedPeople:
     def __init__(self, people: pd.DataFrame, *, seed: int = 0, progress: bool = True):
         self.people, self.seed = people, seed
         self.images = pictures(people, progress=progress)
+        self._epoch = -1
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Write the captions anew, by seed and epoch."""
+        """Write the captions anew, by seed and epoch; nothing to do within an epoch."""
+        if epoch == self._epoch:
+            return
+        self._epoch = epoch
         self.captions = _captions.caption(self.people, seed=self.seed + 1000 * epoch)
 
     def __len__(self) -> int:

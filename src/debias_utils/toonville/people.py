@@ -39,20 +39,24 @@ AGE_CUES = {
 SHOWN = {"background": 0.55, "clothing": 0.80, "headgear": 0.55, "tool": 0.75}  # P(part of the outfit is drawn)
 BORROWED = 0.10  # P(one more part is drawn, out of the outfit of another occupation)
 
+PER_CELL, EVALUATION_SEED = 30, 10_000  # the people on whom models are measured: none of them is in a training world
+
 SKIN_DIAL = 0.6  # skin follows its coding less strictly than presentation does, by this factor on rho
 
 _SHORT_CUTS = ("sideComed", "spiky", "undercut")
-_LONG_CUTS = ("longStraight", "longWavy", "neckHigh", "shoulderHigh")
-_BEARDS = ("chin", "chinMoustache", "fullBeard", "longBeard", "moustacheTwirl")
-_HAIR_COLORS = ("#2c1b18", "#d6b370", "#724133", "#a55728", "#b58143")
+HAIR = ("bun", *_SHORT_CUTS)
+REAR_HAIR = ("longStraight", "longWavy", "neckHigh", "shoulderHigh")
+BEARDS = ("chin", "chinMoustache", "fullBeard", "longBeard", "moustacheTwirl")
+_COLORED = ("#2c1b18", "#d6b370", "#724133", "#a55728", "#b58143")
 _GREYS = ("#e4e4e2", "#c9cacc")
-_EYES = ("bow", "happy", "humble", "wide", "wink")
-_EYEBROWS = ("angry", "happy", "neutral", "raised", "sad")
-_MOUTHS = ("agape", "angry", "laugh", "sad", "smile")
-_CLOTHES = ("dress", "openJacket", "shirt", "tShirt", "turtleNeck")
-_CLOTHES_COLORS = ("#151613", "#0b3286", "#545454", "#147f3c", "#f97316", "#ec4899", "#731ac3", "#b11f1f", "#e8e9e6",
+HAIR_COLORS = (*_COLORED, *_GREYS)
+EYES = ("bow", "happy", "humble", "wide", "wink")
+EYEBROWS = ("angry", "happy", "neutral", "raised", "sad")
+MOUTHS = ("agape", "angry", "laugh", "sad", "smile")
+CLOTHES = ("dress", "openJacket", "shirt", "tShirt", "turtleNeck")
+CLOTHES_COLORS = ("#151613", "#0b3286", "#545454", "#147f3c", "#f97316", "#ec4899", "#731ac3", "#b11f1f", "#e8e9e6",
                    "#eab308")  # fmt: skip
-_PASTELS = ("#f8d9d6", "#fdeccb", "#e3f1d4", "#d3ecea", "#d6e4f7", "#e6dbf3", "#e3e3e3", "#f3ead9")
+PLAIN_BACKGROUNDS = ("#f8d9d6", "#fdeccb", "#e3f1d4", "#d3ecea", "#d6e4f7", "#e6dbf3", "#e3e3e3", "#f3ead9")
 
 
 def sample_faces(gender: Any, skin: Any, age: Any, *, seed: int = 0) -> pd.DataFrame:
@@ -84,12 +88,12 @@ def sample_faces(gender: Any, skin: Any, age: Any, *, seed: int = 0) -> pd.DataF
             "skin": skin,
             "age": age,
             "hair": np.where(cue["bun"], "bun", rng.choice(_SHORT_CUTS, n)),
-            "rear_hair": np.where(cue["long_hair"], rng.choice(_LONG_CUTS, n), ""),
-            "hair_color": np.where(cue["grey_hair"], rng.choice(_GREYS, n), rng.choice(_HAIR_COLORS, n)),
-            "beard": np.where(cue["beard"], rng.choice(_BEARDS, n), ""),
-            "eyes": rng.choice(_EYES, n),
-            "eyebrows": rng.choice(_EYEBROWS, n),
-            "mouth": rng.choice(_MOUTHS, n),
+            "rear_hair": np.where(cue["long_hair"], rng.choice(REAR_HAIR, n), ""),
+            "hair_color": np.where(cue["grey_hair"], rng.choice(_GREYS, n), rng.choice(_COLORED, n)),
+            "beard": np.where(cue["beard"], rng.choice(BEARDS, n), ""),
+            "eyes": rng.choice(EYES, n),
+            "eyebrows": rng.choice(EYEBROWS, n),
+            "mouth": rng.choice(MOUTHS, n),
             **{name: cue[name] for name in ("earrings", "lips", "streaks", "wrinkles", "blush", "glasses")},
         }
     ).astype({column: object for column in ("hair", "rear_hair", "hair_color", "beard", "eyes", "eyebrows", "mouth")})
@@ -140,9 +144,9 @@ def dress(
     return people.assign(
         occupation=occupation,
         **{part: owner[:, i] for i, part in enumerate(PARTS)},
-        everyday_clothes=rng.choice(_CLOTHES, n).astype(object),
-        everyday_color=rng.choice(_CLOTHES_COLORS, n).astype(object),
-        plain_background=rng.choice(_PASTELS, n).astype(object),
+        everyday_clothes=rng.choice(CLOTHES, n).astype(object),
+        everyday_color=rng.choice(CLOTHES_COLORS, n).astype(object),
+        plain_background=rng.choice(PLAIN_BACKGROUNDS, n).astype(object),
         tool_left=rng.random(n) < 0.5,
     )
 

@@ -1,0 +1,33 @@
+"""What a picture shows, by a judge that nothing is optimised against: Toonville's stand-in for FairFace."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from . import convnet
+
+
+class AttributeClassifier(nn.Module):
+    """One network with a softmax for every attribute, as FairFace has (Karkkainen and Joo 2021).
+
+    Attributes:
+        classes: {attribute: its classes, in the order of the probabilities}.
+    """
+
+    def __init__(self, network: convnet.ConvNet, classes: dict[str, list[str]]):
+        super().__init__()
+        if network.outputs != (total := sum(len(names) for names in classes.values())):
+            raise ValueError(f"the network has {network.outputs} outputs, the classes need {total}")
+        self.network, self.classes = network, classes
+
+    @classmethod
+    def load(cls, name: str = "toonville-attributes", *, device: str | torch.device = "cpu") -> AttributeClassifier:
+        """Load a packaged classifier; errors as in `assets.packaged_model`."""
+        network, config = convnet.load(name)
+        return cls(network, config["classes"]).to(device)
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Probabilities: (n, 3, h, w) pictures in [0, 1] -> {attribute: (n, classes) float32, rows sum to 1}."""
+        logits = self.network(images).float().split([len(names) for names in self.classes.values()], dim=1)
+        return {attribute: part.softmax(dim=1) for attribute, part in zip(self.classes, logits, strict=True)}
