@@ -128,11 +128,11 @@ def test_cosine_scores_normalise_images_only_when_asked():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(2, 40), st.integers(2, 5), st.integers(0, 10_000), st.booleans())
-def test_against_the_definition(n, kinds, seed, tied):
+@given(st.integers(2, 40), st.integers(2, 5), st.integers(0, 10_000), st.booleans(), st.sampled_from([np.float32, np.float64]))
+def test_against_the_definition(n, kinds, seed, tied, precision):
     rng = np.random.default_rng(seed)
     groups = rng.integers(0, kinds, n)
-    scores = rng.integers(0, 4, (3, n)).astype(float) if tied else rng.standard_normal((3, n))
+    scores = (rng.integers(-2, 2, (3, n)) if tied else rng.standard_normal((3, n))).astype(precision)
     k = int(rng.integers(1, n + 1))
     q = {g: np.mean(groups == g) for g in np.unique(groups)}
     expected = [loop_ndkl(row, groups, k, q) for row in scores]
@@ -143,6 +143,17 @@ def test_against_the_definition(n, kinds, seed, tied):
         skews = {g: np.log(max(np.sum(top == g), 1) / k / share) for g, share in q.items()}
         assert skew_at_k(scores[row], groups, k) == pytest.approx(skews)
         assert np.asarray(max_skew_at_k(scores, groups, k))[row] == pytest.approx(max(skews.values()))
+
+
+@pytest.mark.parametrize("precision", [np.float16, np.float32, np.float64])
+def test_ranking_of_zeros_tiny_numbers_and_infinities(precision):
+    tiny = np.finfo(precision).smallest_subnormal
+    scores = np.array([0.0, -0.0, tiny, np.inf, -np.inf, -tiny, -1.0, -np.inf, 0.0, np.inf, -0.0, 1.0], precision)
+    groups = np.arange(len(scores))  # each its own group, with its own share: NDKL tells which item stands where
+    target = dict(enumerate((groups + 1) / (groups + 1).sum()))
+    for k in range(1, len(scores) + 1):
+        expected = loop_ndkl(scores, groups, k, target)
+        assert ndkl(scores, groups, k=k, target=target) == pytest.approx(expected, abs=1e-12)
 
 
 def test_k_equal_to_n_shows_no_skew_against_the_pool():

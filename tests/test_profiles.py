@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import debias_utils
-from debias_utils import profiles
+from debias_utils import profiles, toonville
 
 
 def test_mini_is_the_default():
@@ -23,6 +23,19 @@ def test_embeddings_are_computed_once_and_then_read(monkeypatch):
     assert np.array_equal(parts.image_embeddings(people, rho=0.9), first)
 
 
+@pytest.mark.parametrize("tower", ["rn", "vit"])
+def test_job_scores_are_cosines_that_find_the_occupation(tower):
+    parts = debias_utils.load_profile("mini", device="cpu")
+    people, jobs = parts.people().head(40), list(toonville.OCCUPATIONS)
+    scores = parts.job_scores(people, tower=tower)
+    assert scores.shape == (40, 14)
+    assert np.abs(scores).max() <= 1 + 1e-6
+    text = parts.clip(tower=tower).encode_prompts(["nurse"]).numpy()[0]
+    nurse = parts.image_embeddings(people, tower=tower) @ text
+    assert np.allclose(scores[:, jobs.index("nurse")], nurse, atol=1e-6)
+    assert np.mean([jobs[i] == job for i, job in zip(scores.argmax(axis=1), people["occupation"], strict=True)]) > 0.7
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -30,6 +43,7 @@ def test_embeddings_are_computed_once_and_then_read(monkeypatch):
         (lambda: debias_utils.load_profile(device="tpu"), "unknown device 'tpu'; choose one of: 'auto', 'cpu'"),
         (lambda: debias_utils.load_profile().clip(0.3), "unknown rho 0.3; choose one of: 0.0, 0.5, 0.9"),
         (lambda: debias_utils.load_profile().clip(0.9, training_seed=9), "unknown training seed 9; choose one of: 0, 1, 2"),
+        (lambda: debias_utils.load_profile().job_scores(None, rho=0.3), "unknown rho 0.3; choose one of: 0.0, 0.5, 0.9"),
         (lambda: debias_utils.load_profile().clip(0.9, tower="mlp"), "unknown tower 'mlp'; choose one of: 'rn', 'vit'"),
     ],
 )

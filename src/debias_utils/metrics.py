@@ -112,31 +112,27 @@ def ndkl(scores: Any, groups: Any, *, k: int | None = None, target: Any = "pool"
     Returns:
         A float for (n,) scores, an array (m,) for (m, n) scores.
     """
-    inherited = _inherited(scores)
-    scores, labels, codes, single = _validate(scores, groups)
+    scores, labels, codes, single, inherited = _validate(scores, groups)
     n = scores.shape[1]
     k = _check_k(n if k is None else k, n)
     q = _target_shares(target, labels, codes)
-    with np.errstate(divide="ignore"):
-        log_q = np.log(q)[codes]
     # KL at prefix i is (1/i) sum_g c_g ln c_g - ln i - (1/i) sum_{j<=i} ln q_{g_j}. Adding one item to its group, the
-    # c-th, adds c ln c - (c-1) ln (c-1) to the first sum; so NDKL is one weighted sum over the ranked items.
+    # c-th, adds c ln c - (c-1) ln (c-1) to the first sum: so NDKL is a weighted sum over the items, an item's weight being
+    # that of all prefixes that hold it. Taken group by group, best first, items gain the same in every ranking.
     position = np.arange(1, n + 1)
-    gain = position * np.log(position)
-    gain[1:] -= gain[:-1].copy()
     discount = 1.0 / np.log2(position + 1)
+    gain = np.diff(position * np.log(position), prepend=0.0)
+    gains = np.concatenate([gain[:size] - np.log(share) for size, share in zip(np.bincount(codes), q, strict=True)])  # (n,)
     result = np.empty(len(scores))
     for start, order, kept in _ranked(scores, k, ties):
-        nth = _count_within_group(codes[order])  # (b, n)
+        places = np.argsort(codes[order], axis=1, kind="stable")  # (b, n), group by group, best first; a radix sort
         for length in np.unique(kept):
-            rows = kept == length
-            w = discount[:length] / position[:length]
-            tail = w[::-1].cumsum()[::-1]  # how often each item is counted, discounted
-            summed = (gain[nth[rows, :length] - 1] - log_q[order[rows, :length]]) @ tail
-            result[start:][: len(order)][rows] = summed - (discount[:length] * np.log(position[:length])).sum()
-    return _measured(
-        result / discount[:k].sum(), single, {"metric": "NDKL", "k": k, **_describe(target, labels, q), "ties": ties, **inherited}
-    )
+            rows = np.flatnonzero(kept == length)
+            weight = np.where(position <= length, discount, 0.0)
+            held = (weight / position)[::-1].cumsum()[::-1]
+            result[start + rows] = (held[places[rows]] * gains).sum(axis=1) - weight @ np.log(position)
+    conventions = {"metric": "NDKL", "k": k, **_describe(target, labels, q), "ties": ties, **inherited}
+    return _measured(result / discount[:k].sum(), single, conventions)
 
 
 def bias_at_k(scores: Any, groups: Any, k: int, *, positive: Any, negative: Any, ties: str = "order"):
@@ -148,8 +144,7 @@ def bias_at_k(scores: Any, groups: Any, k: int, *, positive: Any, negative: Any,
         positive, negative: two labels that occur in `groups`.
         scores, groups, k, ties: as in `skew_at_k`.
     """
-    inherited = _inherited(scores)
-    scores, labels, codes, single = _validate(scores, groups)
+    scores, labels, codes, single, inherited = _validate(scores, groups)
     for name, group in (("positive", positive), ("negative", negative)):
         check_choice(f"{name} group", group, labels)
     counts = _counts(scores, codes, labels, _check_k(k, scores.shape[1]), ties).astype(float)
@@ -166,8 +161,7 @@ def worst_group_recall(scores: Any, relevant: Any, groups: Any, k: int) -> Measu
         scores: (n,). relevant: (n,) bool. groups: (n,) labels; groups without a relevant item are left out.
         k: length of the top, 1 <= k <= n; ties at the k-th place keep the input order.
     """
-    inherited = _inherited(scores)
-    scores, labels, codes, single = _validate(scores, groups)
+    scores, labels, codes, single, inherited = _validate(scores, groups)
     relevant = _numpy(relevant)
     if not single or relevant.shape != scores.shape[1:] or relevant.dtype != bool:
         raise ValueError(f"need (n,) scores and (n,) bool relevant, got {scores.shape} and {relevant.shape} {relevant.dtype}")
@@ -277,8 +271,7 @@ def _measured(values: np.ndarray, single: bool, conventions: dict[str, Any]) -> 
 
 def _skew(scores, groups, k, target, zero, ties):
     check_choice("zero rule", zero, ZERO_RULES)
-    inherited = _inherited(scores)
-    scores, labels, codes, single = _validate(scores, groups)
+    scores, labels, codes, single, inherited = _validate(scores, groups)
     k = _check_k(k, scores.shape[1])
     q = _target_shares(target, labels, codes)
     share = _counts(scores, codes, labels, k, ties) / k  # (m, groups)
@@ -295,14 +288,13 @@ def _counts(scores: np.ndarray, codes: np.ndarray, labels: list, k: int, ties: s
     member = (codes[:, None] == np.arange(len(labels))).astype(np.float32)  # (n, groups)
     counts = np.empty((len(scores), len(labels)), int)
     for start, block in _blocks(scores):
-        n = block.shape[1]
-        kth = np.partition(block, n - k, axis=1)[:, n - k : n - k + 1]  # (b, 1)
-        inside = block >= kth
+        kth = np.partition(block, -k, axis=1)[:, -k, None]  # (b, 1)
+        found = np.rint((block >= kth).astype(np.float32) @ member).astype(int)
         if ties == "order":
-            for row in np.flatnonzero(inside.sum(axis=1) > k):  # of those tied at the cut, the last ones do not count
-                at_cut = np.flatnonzero(block[row] == kth[row])
-                inside[row, at_cut[k - np.count_nonzero(block[row] > kth[row]) :]] = False
-        counts[start : start + len(block)] = np.rint(inside.astype(np.float32) @ member)
+            for row in np.flatnonzero(found.sum(axis=1) > k):  # of those tied at the cut, the last ones do not count
+                surplus = np.flatnonzero(block[row] == kth[row])[k - found[row].sum() :]
+                found[row] -= np.bincount(codes[surplus], minlength=len(labels))
+        counts[start : start + len(block)] = found
     return counts
 
 
@@ -317,33 +309,28 @@ def _ranked(scores: np.ndarray, k: int, ties: str) -> Iterator[tuple[int, np.nda
     """Blocks of queries: (first query, items by falling score (b, n), how many of them count (b,))."""
     check_choice("tie rule", ties, TIE_RULES)
     for start, block in _blocks(scores):
-        block = -block  # (b, n)
-        order = np.argsort(block, axis=1)
-        ranked = np.take_along_axis(block, order, axis=1)
-        tied = (ranked[:, 1:] == ranked[:, :-1]).any(axis=1)  # the fast sort leaves their order open
-        if tied.any():
-            order[tied] = np.argsort(block[tied], axis=1, kind="stable")
+        order = _order(block)
         kept = np.full(len(block), k)
-        if ties == "all" and tied.any():
-            kept[tied] = (ranked[tied] <= ranked[tied, k - 1 : k]).sum(axis=1)
+        if ties == "all":
+            kept = (block >= np.take_along_axis(block, order[:, k - 1 : k], axis=1)).sum(axis=1)
         yield start, order, kept
 
 
-def _count_within_group(ranked: np.ndarray) -> np.ndarray:
-    """For each ranked item, how many of its group stand at or before it: (b, n) codes of all items -> (b, n), from 1."""
-    by_group = np.argsort(ranked, axis=1, kind="stable")  # group after group, each in ranked order (a radix sort)
-    sizes = np.bincount(ranked[0])
-    nth = np.empty(ranked.shape, np.int32)
-    np.put_along_axis(nth, by_group, np.concatenate([np.arange(1, size + 1, dtype=np.int32) for size in sizes])[None], axis=1)
-    return nth
+def _order(block: np.ndarray) -> np.ndarray:
+    """(b, n) items by falling score, tied ones in the order of the input."""
+    if block.dtype != np.float32:
+        return np.argsort(-block, axis=1, kind="stable")
+    # NumPy sorts integers many times faster than it finds a stable order: so sort (score, item) as one integer. The bits
+    # of a float are ordered as a signed integer once those below the sign are flipped for negative numbers.
+    bits = (0.0 - block).view(np.int32)  # 0.0 - x has no negative zero, which would part ties
+    packed = (bits ^ (bits >> 31 & 0x7FFFFFFF)).astype(np.int64) << 32 | np.arange(block.shape[1])
+    packed.sort(axis=1)
+    return packed & 0xFFFFFFFF
 
 
-def _inherited(scores: Any) -> dict[str, Any]:
-    """Conventions under which the scores themselves were computed (`cosine_scores`)."""
-    return dict(getattr(scores, "conventions", {}))
-
-
-def _validate(scores: Any, groups: Any) -> tuple[np.ndarray, list, np.ndarray, bool]:
+def _validate(scores: Any, groups: Any) -> tuple[np.ndarray, list, np.ndarray, bool, dict[str, Any]]:
+    """Scores (m, n), labels, codes (n,) of the groups, was it one query, the conventions that the scores carry."""
+    inherited = dict(getattr(scores, "conventions", {}))
     scores, groups = _numpy(scores), _numpy(groups)
     single = scores.ndim == 1
     if single:
@@ -354,11 +341,11 @@ def _validate(scores: Any, groups: Any) -> tuple[np.ndarray, list, np.ndarray, b
         raise ValueError(f"groups must be ({scores.shape[1]},), one label for each score, got {groups.shape}")
     if not np.issubdtype(scores.dtype, np.floating):
         scores = scores.astype(float)
-    if np.isnan(scores).any():
+    if np.isnan(scores.max()):  # the maximum of anything with NaN
         query, item = np.argwhere(np.isnan(scores))[0]
         raise ValueError(f"scores hold {np.isnan(scores).sum()} NaN, the first at query {query}, item {item}")
     labels, codes = np.unique(groups, return_inverse=True)
-    return scores, labels.tolist(), codes.astype(np.int16 if len(labels) < 2**15 else np.int32), single
+    return scores, labels.tolist(), codes.astype(np.int16 if len(labels) < 2**15 else np.int32), single, inherited
 
 
 def _check_k(k: int, n: int) -> int:
