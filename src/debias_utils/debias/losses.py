@@ -1,0 +1,169 @@
+"""What gradient-based debiasing minimises (Tanjim et al. 2024, equations 2 to 5): relevance to the text, identity, likeness.
+
+    L = b1 (1 - cos(CLIP(t), CLIP(i_g))) + b2 (1 - cos(R(i_o), R(i_g))) + b3 LPIPS(i_o, i_g)
+
+Each term is a `Loss`: loss(images, index) -> (m,), where images (m, 3, h, w) in [0, 1] are generated pictures of the rows
+index (m,) of the batch. No term is told anyone's gender or skin tone. The networks are anything that can be called with
+pictures in [0, 1] and passes gradients; put them into eval mode, and do not judge the outcome with the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from ..models.clip import Clip
+
+Features = Callable[[torch.Tensor], Sequence[torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One term of the loss, called as loss(images, index) -> (m,).
+
+    Attributes:
+        function: (images (m, 3, h, w) in [0, 1], index (m,) int64 on the CPU) -> (m,), one value a picture, none of which
+            depends on another picture. rows: the size of the batch that it was made for; None fits every batch.
+    """
+
+    function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    rows: int | None = None
+
+    def __call__(self, images: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        """The loss of each picture, (m,)."""
+        return self.function(images, index)
+
+
+def clip_loss(clip: Clip, text: torch.Tensor) -> Loss:
+    """1 - cos(CLIP(t), CLIP(i_g)), in [0, 2]: keeps the edit that the text asked for (equation 4).
+
+    Args:
+        clip: its `encode_image` is used, so pictures go through CLIP's own resizing, mean and deviation.
+        text: (d,) one text embedding for all pictures, or (n, d) one for each row; any length but 0.
+
+    Raises:
+        ValueError: text is of another shape, holds NaN or has length 0.
+    """
+    if text.ndim not in (1, 2) or not bool((text.norm(dim=-1) > 0).all()):  # also false for NaN
+        raise ValueError(f"text must be (d,) or (n, d) without NaN or rows of length 0, got shape {tuple(text.shape)}")
+    text = F.normalize(_at_least_float32(text.detach()), dim=-1)
+
+    def loss(images: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        embeddings = clip.encode_image(images)  # (m, d) of length 1
+        return 1 - (embeddings * (text if text.ndim == 1 else text[index]).to(embeddings)).sum(dim=-1)
+
+    return Loss(loss, rows=None if text.ndim == 1 else len(text))
+
+
+def identity_loss(identity: Callable[[torch.Tensor], torch.Tensor], originals: torch.Tensor) -> Loss:
+    """1 - cos(R(i_o), R(i_g)), in [0, 2]: keeps the person (equation 2).
+
+    Args:
+        identity: R, (m, 3, h, w) pictures in [0, 1] -> (m, d) embeddings of any length; it crops as it needs.
+        originals: (n, 3, h, w) in [0, 1], i_o. For a generator take the inverted picture, its own drawing of the person:
+            otherwise the loss also fights the error of the inversion.
+    """
+
+    def features(images: torch.Tensor) -> list[torch.Tensor]:
+        return [F.normalize(_at_least_float32(identity(images)), dim=-1)]
+
+    def distance(a: Sequence[torch.Tensor], b: Sequence[torch.Tensor]) -> torch.Tensor:
+        return 1 - (a[0] * b[0]).sum(dim=-1)
+
+    return Loss(_ToOriginals(features, distance, originals), rows=len(originals))
+
+
+def perceptual_loss(perceptual: Perceptual, originals: torch.Tensor) -> Loss:
+    """LPIPS(i_o, i_g), at least 0: keeps the picture. Equation 3 prints an L2 norm; LPIPS itself is a sum of squares.
+
+    Args:
+        perceptual: the distance. originals: (n, 3, h, w) in [0, 1], i_o.
+    """
+    return Loss(_ToOriginals(perceptual.features, perceptual.distance, originals), rows=len(originals))
+
+
+class Perceptual(nn.Module):
+    """LPIPS (Zhang et al. 2018, equation 1) over the feature maps of any network.
+
+    d(a, b) = sum over layers of the mean over places of sum_c weight_c (a_c - b_c)^2, with features a, b of unit length over
+    the channels. The published LPIPS is one instance; LPIPS advises "vgg" for optimising, and 256 x 256 pictures at most:
+
+        net = lpips.LPIPS(net="vgg").eval()
+        Perceptual(lambda images: net.net(net.scaling_layer(2 * images - 1)), weights=[lin.model[1].weight for lin in net.lins])
+
+    Args:
+        network: (n, 3, h, w) pictures in [0, 1] -> sequence of (n, c, h', w') feature maps.
+        weights: for each feature map c non-negative numbers, in any shape; by default 1 / c, the mean over channels.
+
+    Raises:
+        ValueError: weights are negative or not finite, or do not fit the feature maps.
+    """
+
+    def __init__(self, network: Features, *, weights: Sequence[torch.Tensor] | None = None):
+        super().__init__()
+        self.network = network
+        for i, weight in enumerate(weights or ()):
+            if not bool(((weight >= 0) & weight.isfinite()).all()):
+                raise ValueError(f"weights must be finite and not negative; those of layer {i} go down to {weight.min():.3g}")
+        self.weights = None if weights is None else nn.ParameterList([nn.Parameter(w.detach().flatten(), False) for w in weights])
+
+    def features(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """The network's feature maps, of unit length over the channels: (n, 3, h, w) in [0, 1] -> list of (n, c, h', w')."""
+        maps = [_at_least_float32(m) for m in self.network(images)]
+        channels = [m.shape[1] for m in maps]
+        if self.weights is not None and channels != [len(weight) for weight in self.weights]:
+            raise ValueError(f"weights for {[len(w) for w in self.weights]} channels do not fit feature maps of {channels}")
+        # vector_norm has the gradient 0 where all channels are 0, as in flat areas after a ReLU; sqrt(sum) would give NaN
+        return [m / (torch.linalg.vector_norm(m, dim=1, keepdim=True) + 1e-10) for m in maps]
+
+    def distance(self, a: Sequence[torch.Tensor], b: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Distance between two results of `features`: (n,)."""
+        layers = []
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            weight = self.weights[i].to(x) if self.weights is not None else x.new_full((x.shape[1],), 1 / x.shape[1])
+            layers.append(torch.einsum("nchw,c->nhw", (x - y) ** 2, weight).mean(dim=(1, 2)))
+        return torch.stack(layers).sum(dim=0)
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        """Distance between pictures (n, 3, h, w) in [0, 1]: (n,), 0 for equal pictures."""
+        return self.distance(self.features(a), self.features(b))
+
+
+class _ToOriginals:
+    """distance(features(originals[index]), features(images)).
+
+    The originals' features are computed once for the rows at hand and kept while rows only drop out, as in
+    `debias_latent`, where a chunk runs to its end before the next: memory for one chunk, however many originals there are.
+    """
+
+    def __init__(self, features: Features, distance: Callable[..., torch.Tensor], originals: torch.Tensor):
+        if originals.ndim != 4 or originals.shape[1] != 3 or not originals.is_floating_point():
+            raise ValueError(f"originals must be float pictures (n, 3, h, w), got {tuple(originals.shape)} {originals.dtype}")
+        low, high = (float(v) for v in torch.aminmax(originals)) if len(originals) else (0.0, 1.0)
+        if not (low >= -0.1 and high <= 1.1):  # also false for NaN
+            raise ValueError(f"originals must lie in [0, 1], got values from {low:.3g} to {high:.3g}")
+        self.features, self.distance, self.originals = features, distance, originals.detach().clamp(0, 1)
+        self.index = torch.empty(0, dtype=torch.long)
+        self.kept: list[torch.Tensor] = []  # features of originals[index]
+
+    def __call__(self, images: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        if not torch.equal(index, self.index):
+            same = index[:, None] == self.index  # (m, rows at hand)
+            if same.any(dim=1).all():
+                self.kept = [feature[same.int().argmax(dim=1)] for feature in self.kept]
+            else:
+                with torch.no_grad():
+                    self.kept = list(self.features(self.originals[index].to(images)))
+            self.index = index
+        return self.distance(self.kept, self.features(images))
+
+
+def _at_least_float32(x: torch.Tensor) -> torch.Tensor:
+    """Half precision underflows in norms."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

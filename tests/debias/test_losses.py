@@ -1,0 +1,176 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from debias_utils.debias.losses import Perceptual, clip_loss, identity_loss, perceptual_loss
+
+TAPS = {"alex": (1, 4, 7, 9, 11), "squeeze": (1, 4, 7, 9, 10, 11, 12)}  # after which torchvision layers LPIPS reads
+
+
+class Linear:
+    """A linear encoder of pictures: stands for CLIP and for the identity net."""
+
+    def __init__(self, seed, d=6):
+        self.matrix = torch.randn(3 * 8 * 8, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        self.seen = 0
+
+    def encode_image(self, images):
+        self.seen += len(images)
+        return nn.functional.normalize((images.flatten(1) - 0.5) @ self.matrix.to(images), dim=1)
+
+
+def pictures(n, seed=0, size=8):
+    return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def convolutions(seed=0):
+    """Two feature maps: a linear one, and one after a ReLU."""
+    generator = torch.Generator().manual_seed(seed)
+    a, b = (torch.randn(5, c, 3, 3, generator=generator, dtype=torch.float64) for c in (3, 5))
+
+    def network(images):
+        first = nn.functional.conv2d(images, a.to(images))
+        return first, nn.functional.conv2d(first, b.to(images)).relu()
+
+    return network
+
+
+def lpips(folder, name, dtype=torch.float32):
+    """LPIPS from the package's own weights over torchvision's layers, as its documentation in `Perceptual` says."""
+    state = {k: torch.from_numpy(v).to(dtype) for k, v in np.load(folder / f"{name}_weights.npz").items()}
+    with torch.device("meta"):
+        layers = (torchvision.models.alexnet() if name == "alex" else torchvision.models.squeezenet1_1()).features
+    layers = layers[: TAPS[name][-1] + 1]
+    layers.load_state_dict({k.split(".", 2)[2]: v for k, v in state.items() if k.startswith("net.")}, assign=True)
+
+    def network(images):
+        x = (2 * images - 1 - state["scaling_layer.shift"]) / state["scaling_layer.scale"]
+        for i, layer in enumerate(layers):
+            x = layer(x)
+            if i in TAPS[name]:
+                yield x.clone()  # the next layer may write over it
+
+    return Perceptual(lambda x: list(network(x)), weights=[state[f"lin{i}.model.1.weight"] for i in range(len(TAPS[name]))])
+
+
+@pytest.mark.parametrize("shape", ["square", "rect"])
+@pytest.mark.parametrize("name", ["alex", "squeeze"])
+def test_official_lpips(shared, name, shape):
+    folder = shared / "lpips"
+    assert json.loads((folder / "meta.json").read_text())["lpips"] == "0.1.4"
+    reference = {k.split("/", 1)[1]: v for k, v in np.load(folder / f"{name}_reference.npz").items() if k.startswith(shape)}
+    a, b = ((torch.from_numpy(reference[k]) + 1) / 2 for k in ("in0", "in1"))
+    perceptual = lpips(folder, name)
+    distance = perceptual(a.requires_grad_(), b)
+    (gradient,) = torch.autograd.grad(distance.sum(), a)
+    assert np.allclose(distance.detach(), reference["distance"].ravel(), rtol=1e-4, atol=0)
+    largest = np.abs(reference["grad_in0"]).max()
+    assert np.allclose(gradient / 2, reference["grad_in0"], rtol=1e-3, atol=1e-4 * largest)  # d[-1, 1] / d[0, 1] = 2
+    loss = perceptual_loss(perceptual, b)
+    assert np.allclose(loss(a, torch.arange(len(a))).detach(), reference["distance"].ravel(), rtol=1e-4, atol=0)
+
+
+def test_perceptual_by_hand():
+    perceptual = Perceptual(lambda images: [images])  # the features are the channels themselves
+    a, b = torch.zeros(1, 3, 1, 2), torch.zeros(1, 3, 1, 2)
+    a[0, 0], b[0, 0] = 2, 7  # unit length: no distance
+    b[0, 1, 0, 1] = 7  # at one of two places 45 degrees
+    root = 0.5**0.5
+    square = (1 - root) ** 2, root**2, 0.0
+    assert perceptual(a, b).tolist() == pytest.approx([sum(square) / 3 / 2])
+    weighted = Perceptual(lambda images: [images, images], weights=[torch.tensor([1.0, 0, 5]), torch.tensor([0, 2.0, 0])])
+    assert weighted(a, b).tolist() == pytest.approx([(square[0] + 2 * square[1]) / 2])
+
+
+def test_perceptual_of_equal_pictures_is_zero_and_black_ones_have_a_gradient():
+    perceptual = Perceptual(convolutions())
+    black = torch.zeros(2, 3, 8, 8, dtype=torch.float64, requires_grad=True)  # every feature is 0
+    assert perceptual(black, black).tolist() == [0, 0]
+    (gradient,) = torch.autograd.grad(perceptual(black, pictures(2)).sum(), black)
+    assert gradient.isfinite().all()
+
+
+def test_perceptual_in_half_precision_is_finite():
+    perceptual = Perceptual(lambda images: [images, images * 1e-4])
+    assert perceptual(pictures(2).half() * 1e-3, pictures(2, 1).half()).isfinite().all()
+
+
+def test_losses_by_hand():
+    index, images, originals = torch.tensor([2, 0]), pictures(2), pictures(3, seed=1)
+    clip, identity, perceptual = Linear(0), Linear(1), Perceptual(convolutions())
+    one, three = torch.randn(6, dtype=torch.float64), torch.randn(3, 6, dtype=torch.float64)
+    cos = nn.functional.cosine_similarity
+    assert torch.allclose(clip_loss(clip, 5 * one)(images, index), 1 - cos(clip.encode_image(images), one))
+    assert torch.allclose(clip_loss(clip, three)(images, index), 1 - cos(clip.encode_image(images), three[index]))
+    embeddings = identity.encode_image(images), identity.encode_image(originals[index])
+    loss = identity_loss(lambda x: 7 * identity.encode_image(x), originals)
+    assert torch.allclose(loss(images, index), 1 - cos(*embeddings))
+    assert torch.allclose(perceptual_loss(perceptual, originals)(images, index), perceptual(originals[index], images))
+
+
+@pytest.mark.parametrize("make", [identity_loss, perceptual_loss])
+def test_the_originals_themselves_cost_nothing(make):
+    originals = pictures(4).float()
+    network = Linear(0).encode_image if make is identity_loss else Perceptual(convolutions())
+    assert make(network, originals)(originals[1:3], torch.tensor([1, 2])).abs().max() < 1e-6
+
+
+def test_originals_are_encoded_once_for_the_rows_at_hand():
+    identity, originals = Linear(0), pictures(6)
+    loss = identity_loss(identity.encode_image, originals)
+    fresh = [1 - (identity.encode_image(pictures(1)) @ identity.encode_image(originals[i : i + 1]).T).item() for i in range(6)]
+    expected = {0: 0, 1: 4, 2: 4, 3: 4, 4: 6}  # originals encoded so far
+    identity.seen, asked = 0, 0
+    for call, rows in enumerate([[], [0, 1, 2, 3], [0, 1, 2, 3], [3, 1], [4, 5]]):
+        if rows:
+            values = loss(pictures(1).expand(len(rows), -1, -1, -1), torch.tensor(rows))
+            assert values.tolist() == pytest.approx([fresh[i] for i in rows])
+        asked += len(rows)
+        assert identity.seen - asked == expected[call]
+
+
+def test_losses_agree_with_finite_differences():
+    index, originals = torch.tensor([0, 1]), pictures(2, seed=1)
+    text = torch.randn(6, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    losses = (
+        clip_loss(Linear(0), text),
+        identity_loss(Linear(1).encode_image, originals),
+        perceptual_loss(Perceptual(convolutions()), originals),
+    )
+    for loss in losses:
+        assert torch.autograd.gradcheck(lambda x, loss=loss: loss(x, index), (pictures(2).requires_grad_(),), fast_mode=True)
+
+
+def test_a_real_clip_in_float32_and_under_autocast(clip, world):
+    images = world[1][:4].clone().requires_grad_()
+    text = clip.encode_text(["a nurse"])[0]
+    exact = clip_loss(clip, text)(images, torch.arange(4))
+    assert torch.allclose(exact, 1 - clip.encode_image(images) @ text, atol=1e-6)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = clip_loss(clip, text)(images, torch.arange(4))
+        (gradient,) = torch.autograd.grad(half.sum(), images)
+    assert gradient.isfinite().all()
+    assert (half - exact).abs().max() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: clip_loss(Linear(0), torch.zeros(6)), "rows of length 0"),
+        (lambda: clip_loss(Linear(0), torch.full((2, 6), torch.nan)), "without NaN"),
+        (lambda: clip_loss(Linear(0), torch.ones(1, 2, 6)), r"got shape \(1, 2, 6\)"),
+        (lambda: identity_loss(Linear(0).encode_image, 255 * pictures(2)), r"must lie in \[0, 1\], got values from .* to 25"),
+        (lambda: identity_loss(Linear(0).encode_image, pictures(2)[0]), r"float pictures \(n, 3, h, w\), got \(3, 8, 8\)"),
+        (lambda: perceptual_loss(Perceptual(convolutions()), pictures(2).byte()), "torch.uint8"),
+        (lambda: perceptual_loss(Perceptual(convolutions()), pictures(2) * torch.nan), "from nan"),
+        (lambda: Perceptual(convolutions(), weights=[torch.ones(5), -torch.ones(5)]), "layer 1 go down to -1"),
+        (lambda: Perceptual(convolutions(), weights=[torch.ones(5)])(pictures(1), pictures(1)), r"\[5\] .* maps of \[5, 5\]"),
+    ],
+)
+def test_bad_input(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
