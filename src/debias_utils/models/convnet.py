@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -63,10 +64,12 @@ def load(name: str) -> tuple[ConvNet, dict[str, Any]]:
     Raises:
         ValueError: there is no model of that name, or a file was altered; see `assets.packaged_model`.
     """
-    folder = assets.packaged_model(name)
+    return read(assets.packaged_model(name))
+
+
+def read(folder: Path) -> tuple[ConvNet, dict[str, Any]]:
+    """As `load`, from any folder, unchecked."""
     config = json.loads((folder / "config.json").read_text("utf-8"))
     network = ConvNet(**config["network"])
-    network.load_state_dict(
-        {k: v.float() if v.is_floating_point() else v for k, v in load_file(folder / "model.safetensors").items()}
-    )
+    network.load_state_dict(load_file(folder / "model.safetensors"))  # copies half precision into float32
     return network.eval().requires_grad_(False), config

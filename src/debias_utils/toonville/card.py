@@ -81,7 +81,7 @@ def measure(name: str, people: pd.DataFrame) -> dict[str, object]:
 
 def write_manifest(root: Path = assets.WEIGHTS) -> None:
     """List the SHA-256 of every file that a model is loaded from."""
-    found = sorted([*root.glob("*/open_clip_*"), root / TOKENIZER])
+    found = sorted([*root.glob("*/*.safetensors"), *root.glob("*/*.json"), root / TOKENIZER])
     listed = {path.relative_to(root).as_posix(): assets.sha256_of(path) for path in found}
     (root / "manifest.json").write_text(json.dumps(listed, indent=1) + "\n", "utf-8")
     assets.manifest.cache_clear()
@@ -91,7 +91,7 @@ def main() -> None:
     """Write manifest.json and MODEL_CARD.md beside the weights."""
     write_manifest()
     people = _people.add_stereotype(_people.balanced(_people.PER_CELL, seed=_people.EVALUATION_SEED))
-    rows = [measure(folder.name, people) for folder in sorted(assets.WEIGHTS.iterdir()) if folder.is_dir()]
+    rows = [measure(file.parent.name, people) for file in sorted(assets.WEIGHTS.glob("*/open_clip_config.json"))]
     head = "| " + " | ".join(rows[0]) + " |\n|" + "---|" * len(rows[0])
     lines = ["| " + " | ".join(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()) + " |" for row in rows]
     failed = ", ".join(str(row["model"]) for row in rows if float(str(row["presentation"])) < 0.7) or "none"

@@ -20,7 +20,7 @@ CHANNELS = (128, 128, 96, 64, 32)  # of the blocks of 4, 8, 16, 32, 64 pixels
 EMA = 0.998
 
 
-def train_inverter(out: Path, *, count: int = 20_000, steps: int = 2_000, batch: int = 96, seed: int = 0) -> None:
+def train_inverter(out: Path, *, count: int = 20_000, steps: int = 1_000, batch: int = 96, seed: int = 0) -> None:
     """Binary cross-entropy on the elements that each picture shows."""
     import torch
     from torch.nn import functional as F
@@ -54,10 +54,10 @@ def new_generator(*, seed: int) -> Any:
     from ..models.inverter import Z_DIM
     from ..models.stylegan2 import LR_MULTIPLIER, Generator
 
-    generator = Generator(z_dim=Z_DIM, w_dim=Z_DIM, mapping_layers=1, resolution=64, channels=CHANNELS, seed=seed)
-    count, mapping = len(ELEMENTS), generator.mapping.fc0
+    generator: Any = Generator(z_dim=Z_DIM, w_dim=Z_DIM, mapping_layers=1, resolution=64, channels=CHANNELS, seed=seed)
+    count = len(ELEMENTS)
     with torch.no_grad():
-        mapping.weight.copy_(torch.eye(Z_DIM) * math.sqrt(Z_DIM) / LR_MULTIPLIER / math.sqrt(2))
+        generator.mapping.fc0.weight.copy_(torch.eye(Z_DIM) * math.sqrt(Z_DIM) / LR_MULTIPLIER / math.sqrt(2))
         for name, value in generator.named_parameters():
             if name.endswith("affine.weight"):
                 value.zero_()
@@ -72,18 +72,21 @@ def new_generator(*, seed: int) -> Any:
 
 
 def train_generator(out: Path, *, count: int = 20_000, steps: int = 5_000, batch: int = 32, seed: int = 0) -> None:
-    """Draw each person from their elements: L1 in [-1, 1] + 0.3 perceptual distance; the mean of the weights is kept."""
+    """Draw each person from their elements: L1 in [-1, 1] + 0.3 perceptual distance; the mean of the weights is kept.
+
+    The inverter is read from `out`: train it first.
+    """
     import torch
 
     from ..debias.losses import Perceptual
-    from ..models.convnet import load
+    from ..models.convnet import read
     from ..models.inverter import elements_to_z
     from .training import batches, decayed, fit, save_half
 
     table = people.sample(count, everyday=0.3, seed=700 + seed)
     pictures = data.pictures(table)
     bare, full = (torch.from_numpy(to_elements(table, covered=covered)) for covered in (False, True))
-    perceptual = Perceptual(load("toonville-inverter")[0].features)
+    perceptual = Perceptual(read(out / "toonville-inverter")[0].features)
     generator = new_generator(seed=seed)
     average = copy.deepcopy(generator).requires_grad_(False)
     order, rng = batches(count, batch, np.random.default_rng([seed, 11])), torch.Generator().manual_seed(seed)
