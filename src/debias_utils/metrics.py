@@ -285,11 +285,11 @@ def _skew(scores, groups, k, target, zero, ties):
 def _counts(scores: np.ndarray, codes: np.ndarray, labels: list, k: int, ties: str) -> np.ndarray:
     """(m, groups) people of each group in the top k. Only the k-th score is looked for; nothing is sorted."""
     check_choice("tie rule", ties, TIE_RULES)
-    member = (codes[:, None] == np.arange(len(labels))).astype(np.float32)  # (n, groups)
     counts = np.empty((len(scores), len(labels)), int)
     for start, block in _blocks(scores):
         kth = np.partition(block, -k, axis=1)[:, -k, None]  # (b, 1)
-        found = np.rint((block >= kth).astype(np.float32) @ member).astype(int)
+        row, item = np.nonzero(block >= kth)
+        found = np.bincount(row * len(labels) + codes[item], minlength=len(block) * len(labels)).reshape(len(block), -1)
         if ties == "order":
             for row in np.flatnonzero(found.sum(axis=1) > k):  # of those tied at the cut, the last ones do not count
                 surplus = np.flatnonzero(block[row] == kth[row])[k - found[row].sum() :]
