@@ -288,8 +288,8 @@ def _counts(scores: np.ndarray, codes: np.ndarray, labels: list, k: int, ties: s
     counts = np.empty((len(scores), len(labels)), int)
     for start, block in _blocks(scores):
         kth = np.partition(block, -k, axis=1)[:, -k, None]  # (b, 1)
-        row, item = np.nonzero(block >= kth)
-        found = np.bincount(row * len(labels) + codes[item], minlength=len(block) * len(labels)).reshape(len(block), -1)
+        query, item = np.nonzero(block >= kth)
+        found = np.bincount(query * len(labels) + codes[item], minlength=len(block) * len(labels)).reshape(len(block), -1)
         if ties == "order":
             for row in np.flatnonzero(found.sum(axis=1) > k):  # of those tied at the cut, the last ones do not count
                 surplus = np.flatnonzero(block[row] == kth[row])[k - found[row].sum() :]

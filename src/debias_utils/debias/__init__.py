@@ -1,5 +1,6 @@
-"""Taking the bias out: of texts in closed form (`subspace`, with lists of `words`), of latents by optimisation (`gradient`)."""
+"""Taking the bias out: of texts (`subspace`, with lists of `words`), of latents (`gradient`), of edits (`orthogonal`)."""
 
+from .orthogonal import orthogonalise
 from .subspace import BiasSubspace, debias_delta, printed_projection
 
-__all__ = ["BiasSubspace", "debias_delta", "printed_projection"]
+__all__ = ["BiasSubspace", "debias_delta", "orthogonalise", "printed_projection"]
