@@ -104,6 +104,7 @@ def train_generator(out: Path, *, count: int = 20_000, steps: int = 5_000, batch
             for mean, value in zip(average.parameters(), generator.parameters(), strict=True):
                 mean.lerp_(value, 1 - EMA)
 
-    fit(decayed(generator, lr=2e-3, decay=0.0), loss, steps=steps, name="toonville-generator", after=follow)
+    # convolution weights are of size 1 and demodulated: a rate that suits other networks would hardly turn them
+    fit(decayed(generator, lr=2e-2, decay=0.0), loss, steps=steps, name="toonville-generator", after=follow)
     average.mapping.w_avg.copy_(average.mapping(elements_to_z(bare))[:, 0].mean(dim=0))
     save_half(average.state_dict(), out / "toonville-generator" / "model.safetensors")
