@@ -7,6 +7,7 @@ inverter comes first, because its feature maps make the perceptual distance.
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -99,10 +100,14 @@ def train_generator(out: Path, *, count: int = 20_000, steps: int = 5_000, batch
         wanted = data.to_tensor(pictures[index])
         return (drawn - (2 * wanted - 1)).abs().mean() + 0.3 * perceptual((drawn + 1) / 2, wanted).mean()
 
+    taken = itertools.count(1)
+
     def follow() -> None:
+        step = next(taken)
+        keep = min(EMA, step / (step + 10))  # early on the mean must not hold on to where it began
         with torch.no_grad():
             for mean, value in zip(average.parameters(), generator.parameters(), strict=True):
-                mean.lerp_(value, 1 - EMA)
+                mean.lerp_(value, 1 - keep)
 
     # convolution weights are of size 1 and demodulated: a rate that suits other networks would hardly turn them
     fit(decayed(generator, lr=2e-2, decay=0.0), loss, steps=steps, name="toonville-generator", after=follow)
