@@ -164,7 +164,10 @@ def test_a_real_clip_in_float32_and_under_autocast(clip, world):
         (lambda: clip_loss(Linear(0), torch.full((2, 6), torch.nan)), "without NaN"),
         (lambda: clip_loss(Linear(0), torch.ones(1, 2, 6)), r"got shape \(1, 2, 6\)"),
         (lambda: identity_loss(Linear(0).encode_image, 255 * pictures(2)), r"must lie in \[0, 1\], got values from .* to 25"),
-        (lambda: identity_loss(Linear(0).encode_image, pictures(2)[0]), r"float pictures \(n, 3, h, w\), got \(3, 8, 8\)"),
+        (
+            lambda: identity_loss(Linear(0).encode_image, pictures(2)[0]),
+            r"float originals \(n, 3, h, w\) in \[0, 1\], got \(3, 8, 8\)",
+        ),
         (lambda: perceptual_loss(Perceptual(convolutions()), pictures(2).byte()), "torch.uint8"),
         (lambda: perceptual_loss(Perceptual(convolutions()), pictures(2) * torch.nan), "from nan"),
         (lambda: Perceptual(convolutions(), weights=[torch.ones(5), -torch.ones(5)]), "layer 1 go down to -1"),

@@ -317,3 +317,19 @@ def test_bad_input(call, message):
 
 def test_without_renormalising_nothing_may_be_left():
     assert np.allclose(EVERYTHING.project_out(X, normalize=False), 0, atol=1e-12)
+
+
+def test_one_planted_axis_explains_everything():
+    rng = np.random.default_rng(0)
+    axis = rng.standard_normal(32)
+    base = rng.standard_normal((10, 1, 32))
+    pairs = base + np.array([1.0, -1.0])[None, :, None] * axis
+    assert BiasSubspace.fit(list(pairs), n_components=0).explained[0] == pytest.approx(1.0)
+    assert BiasSubspace.fit(list(rng.standard_normal((40, 2, 32))), n_components=0).explained[0] < 0.2
+
+
+def test_official_subspace(shared):
+    data = np.load(shared / "bolukbasi_subspace" / "subspace.npz")
+    pairs = data["vectors_loaded"][data["pairs"]]  # (12, 2, 50)
+    ratio = data["pca_explained_variance_ratio"]
+    assert np.allclose(BiasSubspace.fit(list(pairs), n_components=0).explained[: len(ratio)], ratio, atol=2e-6)

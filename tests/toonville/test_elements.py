@@ -22,15 +22,15 @@ def test_what_is_covered_counts_only_on_demand():
     assert (bare <= full).all()
     dressed = people["clothing"].ne("").to_numpy()
     assert not bare[dressed][:, GROUPS["everyday_clothes"]].any()
-    assert full[:, GROUPS["everyday_clothes"]].all(axis=0).any() or (full[:, GROUPS["everyday_clothes"]].sum(axis=1) == 1).all()
+    assert (full[:, GROUPS["everyday_clothes"]].sum(axis=1) == 1).all()
 
 
 def test_people_who_look_alike_have_the_same_elements_and_others_do_not():
     people = toonville.sample(200, everyday=0.3, seed=2)
-    pixels = toonville.render(people).reshape(len(people), -1)
+    pixels = np.unique(toonville.render(people).reshape(len(people), -1), axis=0, return_inverse=True)[1]  # one number a picture
     on = to_elements(people)
     twin = pd.concat([people.head(1), people.head(1).assign(everyday_color="#ec4899", clothing="nurse")])
     assert np.array_equal(*to_elements(twin.assign(everyday_color=["#ec4899", "#151613"], clothing="nurse")))
     same_elements = (on[:, None] == on[None]).all(axis=2)
-    same_pixels = (pixels[:, None, ::16] == pixels[None, :, ::16]).all(axis=2)
+    same_pixels = pixels[:, None] == pixels[None]
     assert (same_pixels | ~same_elements).all()  # equal elements give equal pictures

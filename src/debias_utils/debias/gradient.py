@@ -171,8 +171,8 @@ class _ClampPictures(torch.autograd.Function):
         return clamped
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        (side,) = ctx.saved_tensors
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        (side,), (gradient,) = ctx.saved_tensors, gradients
         return gradient.masked_fill(gradient * side < 0, 0)
 
 

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-if TYPE_CHECKING:
-    from ..models.clip import Clip
+from ..models.clip import Clip, check_pictures
 
 Features = Callable[[torch.Tensor], Sequence[torch.Tensor]]
 
@@ -143,11 +141,7 @@ class _ToOriginals:
     """
 
     def __init__(self, features: Features, distance: Callable[..., torch.Tensor], originals: torch.Tensor):
-        if originals.ndim != 4 or originals.shape[1] != 3 or not originals.is_floating_point():
-            raise ValueError(f"originals must be float pictures (n, 3, h, w), got {tuple(originals.shape)} {originals.dtype}")
-        low, high = (float(v) for v in torch.aminmax(originals)) if len(originals) else (0.0, 1.0)
-        if not (low >= -0.1 and high <= 1.1):  # also false for NaN
-            raise ValueError(f"originals must lie in [0, 1], got values from {low:.3g} to {high:.3g}")
+        check_pictures(originals, name="originals")
         self.features, self.distance, self.originals = features, distance, originals.detach().clamp(0, 1)
         self.index = torch.empty(0, dtype=torch.long)
         self.kept: list[torch.Tensor] = []  # features of originals[index]

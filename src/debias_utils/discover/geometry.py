@@ -1,26 +1,10 @@
-"""Where bias lies in the joint space: spread, modality gap, alignment, matching (Zhang's experiments 1-3, seed 003)."""
+"""Where bias lies in the joint space: modality gap, alignment, matching (Zhang's experiments 1-3, seed 003)."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-
-
-def explained_by_components(sets: Any) -> np.ndarray:
-    """How the difference between the words of definitional sets spreads over directions (Bolukbasi et al. 2016).
-
-    Each set is centred, the residuals are stacked, and their variance is split over principal components.
-
-    Args:
-        sets: list of (m_i, d) embeddings of words that differ in the attribute alone, such as (woman, man).
-
-    Returns:
-        Shares of the variance, largest first, summing to 1.
-    """
-    residuals = np.concatenate([np.asarray(s, float) - np.asarray(s, float).mean(axis=0) for s in sets])
-    variance = np.linalg.svd(residuals, compute_uv=False) ** 2
-    return variance / variance.sum()
 
 
 def modality_gap(images: Any, texts: Any) -> float:

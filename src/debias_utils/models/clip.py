@@ -116,7 +116,7 @@ class Clip(nn.Module):
             ValueError: wrong shape or dtype, values outside [0, 1] (by more than 0.1), or NaN.
         """
         check_positive("batch_size", batch_size)
-        _check_pictures(images)
+        check_pictures(images)
         batches = images.to(self.device).split(batch_size)
         # norms in float32: half precision underflows
         return torch.cat([F.normalize(self.model.encode_image(self.preprocess(b)).float(), dim=-1) for b in batches])
@@ -143,14 +143,15 @@ class Clip(nn.Module):
         return F.normalize(each.mean(dim=1), dim=-1)
 
 
-def _check_pictures(images: torch.Tensor) -> None:
+def check_pictures(images: torch.Tensor, *, name: str = "pictures") -> None:
+    """Raise ``ValueError`` unless `images` are (n, 3, h, w) float, in [0, 1] but for an overshoot of 0.1, without NaN."""
     if not isinstance(images, torch.Tensor):
-        raise ValueError(f"need pictures as a float tensor (n, 3, h, w) in [0, 1], got {type(images).__name__}")
+        raise ValueError(f"need {name} as a float tensor (n, 3, h, w) in [0, 1], got {type(images).__name__}")
     if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-        raise ValueError(f"need float pictures (n, 3, h, w) in [0, 1], got {tuple(images.shape)} {images.dtype}")
+        raise ValueError(f"need float {name} (n, 3, h, w) in [0, 1], got {tuple(images.shape)} {images.dtype}")
     low, high = (float(v) for v in torch.aminmax(images.detach())) if images.numel() else (0.0, 1.0)
     if not (low >= -0.1 and high <= 1.1):  # an editor may overshoot a little; 0..255 or [-1, 1] or NaN is a mistake
-        raise ValueError(f"pictures must lie in [0, 1], got values from {low:.3g} to {high:.3g}")
+        raise ValueError(f"{name} must lie in [0, 1], got values from {low:.3g} to {high:.3g}")
 
 
 def _check_texts(texts: Sequence[str]) -> list[str]:

@@ -59,7 +59,7 @@ def train_clip(
     import torch
     from open_clip.loss import ClipLoss
 
-    from .training import batches, fit, flipped, save_half
+    from .training import batches, decayed, fit, flipped, save_half
 
     torch.manual_seed(seed)
     build_tokenizer(out / "toonville-bpe.txt.gz")
@@ -69,11 +69,8 @@ def train_clip(
     model = open_clip.model.CLIP(**config).to(memory_format=torch.channels_last)
     data = CaptionedPeople(_people.sample(count, rho=rho, everyday=EVERYDAY_SHARE, seed=100 + seed), seed=seed)
     mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD))
-    groups = [
-        {"params": [p for p in model.parameters() if p.ndim >= 2], "lr": lr, "weight_decay": 0.1},
-        {"params": [p for p in model.parameters() if p.ndim == 1], "lr": lr, "weight_decay": 0.0},
-        {"params": [model.logit_scale], "lr": 10 * lr, "weight_decay": 0.0},  # the scale has a long way to go
-    ]
+    scale = {"params": [model.logit_scale], "lr": 10 * lr, "weight_decay": 0.0}  # it has a long way to go
+    groups = [*decayed(model, lr=lr), scale]
     order, flips = batches(count, batch, np.random.default_rng([seed, 5])), np.random.default_rng([seed, 12])
     contrast = ClipLoss()
 

@@ -41,7 +41,7 @@ def train_attributes(out: Path, *, count: int = 20_000, steps: int = 2_000, batc
     def loss() -> torch.Tensor:
         _, index = next(order)
         logits = network(flipped(data.to_tensor(pictures[index]), flips)).split(sizes, dim=1)
-        return sum(F.cross_entropy(part, labels[index, i]) for i, part in enumerate(logits))  # type: ignore[return-value]
+        return torch.stack([F.cross_entropy(part, labels[index, i]) for i, part in enumerate(logits)]).sum()
 
     fit(decayed(network, lr=2e-3), loss, steps=steps, name="toonville-attributes")
     save_network(network, out / "toonville-attributes", classes=CLASSES)

@@ -41,11 +41,11 @@ def fit(groups: Any, loss: Callable[[], torch.Tensor], *, steps: int, name: str,
 
 
 def decayed(model: torch.nn.Module, *, lr: float, decay: float = 0.1) -> list[dict[str, Any]]:
-    """Parameter groups: weight decay for matrices and kernels, none for biases, norms and single numbers."""
+    """Parameter groups: weight decay for matrices and kernels, none for biases and norms; single numbers are left out."""
     trained = [p for p in model.parameters() if p.requires_grad]
     return [
         {"params": [p for p in trained if p.ndim >= 2], "lr": lr, "weight_decay": decay},
-        {"params": [p for p in trained if p.ndim < 2], "lr": lr, "weight_decay": 0.0},
+        {"params": [p for p in trained if p.ndim == 1], "lr": lr, "weight_decay": 0.0},
     ]
 
 
