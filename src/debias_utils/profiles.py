@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -14,13 +14,19 @@ from tqdm import tqdm
 
 from . import assets
 from .errors import check_choice
+from .toonville.elements import element_names
 from .toonville.people import EVALUATION_SEED, PER_CELL
 from .toonville.train_clip import RHOS, SEEDS, model_name
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from .debias.losses import Perceptual
+    from .models.attributes import AttributeClassifier
     from .models.clip import Clip
+    from .models.identity import IdentityEmbedder
+    from .models.inverter import Inverter
+    from .models.stylegan2 import Generator
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,9 @@ class Profile:
         per_cell: people for each occupation x gender x skin tone in the evaluation pictures.
         rhos: the dial's settings for which there are CLIPs. training_seeds: independent trainings for each setting.
         clip_name: (tower, rho, training seed) -> the name of a CLIP.
+        loaders: {part: device -> the part}, of the parts that are loaded on first use.
+        sample_z: (n, seed) -> latents of the generator whose pictures are people of its world.
+        known_channels: {style channel: what it draws}, of those for which that is known.
     """
 
     name: str
@@ -42,6 +51,9 @@ class Profile:
     training_seeds: tuple[int, ...]
     towers: tuple[str, ...]
     clip_name: Callable[[str, float, int], str]
+    loaders: Mapping[str, Callable[[str], Any]]
+    sample_z: Callable[[int, int], torch.Tensor]
+    known_channels: Mapping[int, str]
 
     def clip(self, rho: float = 0.9, *, training_seed: int = 0, tower: str = "rn") -> Clip:
         """The CLIP that was trained on captions with this dial, training seed and image tower ("rn" or "vit")."""
@@ -82,11 +94,75 @@ class Profile:
             texts = self.clip(rho, training_seed=training_seed, tower=tower).encode_prompts(list(OCCUPATIONS))  # (14, d)
         return images @ texts.cpu().numpy().T
 
+    @property
+    def generator(self) -> Generator:
+        """The StyleGAN2 whose styles are edited, frozen."""
+        return _load(self.loaders["generator"], self.device)
+
+    @property
+    def attributes(self) -> AttributeClassifier:
+        """The judge of edits. Nothing is ever optimised against it."""
+        return _load(self.loaders["attributes"], self.device)
+
+    @property
+    def identity(self) -> IdentityEmbedder:
+        """Who is in the picture; a loss of gradient-based debiasing, and so no independent judge of it."""
+        return _load(self.loaders["identity"], self.device)
+
+    @property
+    def perceptual(self) -> Perceptual:
+        """How far pictures look apart; a loss of gradient-based debiasing, and so no independent judge of it."""
+        return _load(self.loaders["perceptual"], self.device)
+
+    @torch.no_grad()
+    def sample_styles(self, n: int, *, seed: int = 0) -> torch.Tensor:
+        """Flat styles of n random people, (n, S)."""
+        z = self.sample_z(n, seed).to(self.device)
+        return torch.cat(self.generator.styles(self.generator.mapping(z)), dim=1)
+
+    def channel_names(self) -> list[str]:
+        """What to call each of the S style channels: what it draws where that is known, else its layer and number."""
+        layers = zip(self.generator.layer_names, self.generator.style_sizes, strict=True)
+        names = [f"{layer} {i}" for layer, size in layers for i in range(size)]
+        return [self.known_channels.get(i, name) for i, name in enumerate(names)]
+
+    @torch.no_grad()
+    def invert(self, images: torch.Tensor) -> torch.Tensor:
+        """Flat styles (n, S) with which the generator draws pictures (n, 3, h, w) in [0, 1] again, as well as it can."""
+        ws = _load(self.loaders["encoder"], self.device)(images.to(self.device))
+        return torch.cat(self.generator.styles(ws), dim=1)
+
+    def synthesize(self, styles: torch.Tensor) -> torch.Tensor:
+        """Flat styles (n, S) -> pictures (n, 3, h, w), nominally in [0, 1]. Differentiable; all at once."""
+        return (self.generator.synthesis(self.generator.split(styles)) + 1) / 2
+
+    @torch.no_grad()
+    def draw(self, styles: torch.Tensor, *, batch_size: int = 64) -> torch.Tensor:
+        """Flat styles (..., S) -> pictures (..., 3, h, w) in [0, 1], a batch at a time."""
+        flat = styles.flatten(0, -2)
+        pictures = torch.cat([self.synthesize(part).clamp(0, 1) for part in flat.split(batch_size)])
+        return pictures.unflatten(0, styles.shape[:-1])
+
     def people(self) -> pd.DataFrame:
         """The evaluation people: every occupation x gender x skin tone equally often, with known stereotype fit."""
         from .toonville import people
 
         return people.add_stereotype(people.balanced(self.per_cell, seed=self.seed + EVALUATION_SEED))
+
+    def sitters(self, n: int = 40, *, seed: int = 0) -> pd.DataFrame:
+        """Those who are edited: n people in everyday clothes, spread evenly over presentations and skin tones."""
+        from .toonville import people
+        from .toonville.render import everyday
+
+        table = people.balanced(-(-n // 8), seed=self.seed + EVALUATION_SEED + 100 + seed)
+        one = table[table["occupation"] == table["occupation"].iloc[0]]  # in random order
+        return people.add_stereotype(everyday(one.head(n).reset_index(drop=True)))
+
+    def portraits(self, people: pd.DataFrame) -> torch.Tensor:
+        """(n, 3, h, w) pictures in [0, 1] of people."""
+        from .toonville import data
+
+        return data.to_tensor(self.pictures(people)).to(self.device)
 
     def pictures(self, people: pd.DataFrame) -> Any:
         """(n, h, w, 3) uint8 pictures of people, from the cache when they were drawn before."""
@@ -102,6 +178,57 @@ def _load_clip(name: str, device: str) -> Clip:
     return Clip.load(name, device=device)
 
 
+@lru_cache(maxsize=16)
+def _load(loader: Callable[[str], Any], device: str) -> Any:
+    return loader(device)
+
+
+def _generator(device: str) -> Generator:
+    from safetensors.torch import load_file
+
+    from .models.stylegan2 import Generator
+
+    state = load_file(assets.packaged_model("toonville-generator") / "model.safetensors")
+    return Generator.from_state_dict(state).to(device).requires_grad_(False)
+
+
+def _attributes(device: str) -> AttributeClassifier:
+    from .models.attributes import AttributeClassifier
+
+    return AttributeClassifier.load(device=device)
+
+
+def _identity(device: str) -> IdentityEmbedder:
+    from .models.identity import IdentityEmbedder
+
+    return IdentityEmbedder.load(device=device)
+
+
+def _inverter(device: str) -> Inverter:
+    from .models.inverter import Inverter
+
+    return Inverter.load(device=device)
+
+
+def _perceptual(device: str) -> Perceptual:
+    from .debias.losses import Perceptual
+
+    return Perceptual(_load(_inverter, device).network.features)
+
+
+def _encoder(device: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    generator, inverter = _load(_generator, device), _load(_inverter, device)
+    return lambda images: generator.mapping(inverter(images))
+
+
+def _toonville_z(n: int, seed: int) -> torch.Tensor:
+    from .models.inverter import elements_to_z
+    from .toonville import people
+    from .toonville.elements import to_elements
+
+    return elements_to_z(torch.from_numpy(to_elements(people.sample(n, everyday=0.3, seed=seed))))
+
+
 PROFILES: dict[str, dict[str, Any]] = {
     "mini": {
         "per_cell": PER_CELL,
@@ -109,6 +236,15 @@ PROFILES: dict[str, dict[str, Any]] = {
         "training_seeds": SEEDS,
         "towers": ("rn", "vit"),
         "clip_name": model_name,
+        "loaders": {
+            "generator": _generator,
+            "encoder": _encoder,
+            "attributes": _attributes,
+            "identity": _identity,
+            "perceptual": _perceptual,
+        },
+        "sample_z": _toonville_z,
+        "known_channels": dict(enumerate(element_names())),  # b4.conv1 comes first
     },
 }
 

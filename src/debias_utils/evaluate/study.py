@@ -1,0 +1,149 @@
+"""The book's study of StyleCLIP: the same people, asked for every occupation, before debiasing and after each cure.
+
+Every number that the papers leave open is an argument here, with our choice as its default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import torch
+
+from ..debias.gradient import Result, debias_latent
+from ..debias.losses import clip_loss, identity_loss, perceptual_loss
+from ..debias.orthogonal import orthogonalise
+from ..debias.subspace import BiasSubspace, debias_delta
+from ..debias.words import AGE_SETS, GENDER_SETS, RACE_SETS
+from ..edit import relevance as _relevance
+from ..edit.styleclip import beta_for, direction, edit, text_delta
+from ..toonville.occupations import OCCUPATIONS
+from .judge import judge
+
+if TYPE_CHECKING:
+    from ..profiles import Profile
+
+SETS = {"gender": GENDER_SETS, "skin": RACE_SETS, "age": AGE_SETS}
+BETAS = {"clip": 1.0, "identity": 1.0, "perceptual": 0.5}
+NEUTRAL = "person"
+
+
+class StyleClipStudy:
+    """One CLIP, one generator, some people, all occupations.
+
+    Args:
+        parts: the profile. rho, training_seed: which CLIP guides the edits.
+        people: how many, balanced over presentation and skin tone, in everyday clothes.
+        samples: of the generator, for the channels' statistics and relevance.
+
+    Attributes:
+        jobs: the occupations. people: the table. start: (n, S) styles of their inverted portraits. originals:
+        (n, 3, h, w), the generator's own drawings of them. statistics: of the style channels. deltas: (14, d) text
+        differences, not debiased.
+    """
+
+    def __init__(self, parts: Profile, *, rho: float = 0.9, training_seed: int = 0, people: int = 40, samples: int = 1000):
+        self.parts, self.clip, self.jobs = parts, parts.clip(rho, training_seed=training_seed), list(OCCUPATIONS)
+        self.people = parts.sitters(people, seed=training_seed)
+        self.start = parts.invert(parts.portraits(self.people))
+        self.originals = parts.draw(self.start)
+        self.styles = parts.sample_styles(samples, seed=parts.seed + 20_000)
+        self.statistics = _relevance.channel_statistics(self.styles)
+        with torch.no_grad():
+            self.texts = self.clip.encode_prompts(self.jobs)  # (14, d)
+            self.neutral = self.clip.encode_prompts([NEUTRAL])[0]  # (d,)
+        self.deltas = text_delta(self.texts, self.neutral)
+
+    @cached_property
+    def features(self) -> torch.Tensor:
+        """(samples, d) embeddings of the sampled pictures."""
+        with torch.no_grad():
+            return torch.cat([self.clip.encode_image(self.parts.draw(part)) for part in self.styles.split(64)])
+
+    def relevance(self, deltas: torch.Tensor) -> torch.Tensor:
+        """(t, S) relevance of the channels to text differences (t, d), by regression."""
+        return _relevance.regression(self.styles, self.features, deltas)
+
+    def directions(self, deltas: torch.Tensor, *, channels: int) -> torch.Tensor:
+        """(t, S) edits of the most relevant channels, one standard deviation at most."""
+        return torch.stack(
+            [direction(r, self.statistics.std, beta=beta_for(r, channels=channels)) for r in self.relevance(deltas)]
+        )
+
+    def apply(self, directions: torch.Tensor, *, alpha: float) -> torch.Tensor:
+        """(t, n, S) styles of everyone after each edit (t, S), within the range that the generator knows."""
+        low, high = self.statistics.low, self.statistics.high
+        return torch.stack([edit(self.start, d, alpha=alpha, low=low, high=high) for d in directions])
+
+    def subspace(self, *attributes: str, n_components: float | int = 0.9) -> BiasSubspace:
+        """The subspace of one or more attributes out of gender, skin, age, fitted on Toonville's definitional sets."""
+        spaces = []
+        for attribute in attributes:
+            with torch.no_grad():
+                embedded = [self.clip.encode_prompts(list(words)) for words in SETS[attribute]["toonville"]]
+            spaces.append(BiasSubspace.fit(embedded, n_components=n_components))
+        joined = spaces[0]
+        for space in spaces[1:]:
+            joined = joined.join(space)
+        return joined
+
+    def debiased(self, subspace: BiasSubspace) -> torch.Tensor:
+        """Text-based debiasing: (14, d) text differences with the subspace taken out."""
+        return debias_delta(self.deltas, torch.zeros_like(self.neutral), subspace)
+
+    def orthogonal(self, directions: torch.Tensor, subspace: BiasSubspace) -> torch.Tensor:
+        """The third way, ours: edits (14, S) made orthogonal to the relevance of the channels to the subspace."""
+        basis = torch.as_tensor(subspace.basis, dtype=self.deltas.dtype, device=self.deltas.device)
+        protected = self.relevance(basis)  # (r, S)
+        return torch.stack([orthogonalise(d, protected, std=self.statistics.std) for d in directions])
+
+    def gradient_based(
+        self,
+        edited: torch.Tensor,
+        texts: torch.Tensor,
+        *,
+        betas: Mapping[str, float] = BETAS,
+        steps: int = 100,
+        lr: float = 0.1,
+        progress: bool = True,
+    ) -> Result:
+        """Gradient-based debiasing of edits, from the biased or the text-debiased ones.
+
+        Args:
+            edited: (t, n, S) styles to start from. texts: (t, d) what the pictures should still show.
+
+        Returns:
+            The result with a latent of (t * n, S), occupations outermost; see `debias.gradient.debias_latent`.
+        """
+        t, n, _ = edited.shape
+        originals = self.originals.repeat(t, 1, 1, 1)
+        return debias_latent(
+            edited.flatten(0, 1),
+            lambda styles, index: self.parts.synthesize(styles),
+            {
+                "clip": clip_loss(self.clip, texts.repeat_interleave(n, dim=0)),
+                "identity": identity_loss(self.parts.identity, originals),
+                "perceptual": perceptual_loss(self.parts.perceptual, originals),
+            },
+            betas=betas,
+            steps=steps,
+            lr=lr,
+            scale=self.statistics.std,
+            bounds=(
+                torch.minimum(self.statistics.low, self.start.amin(dim=0)),
+                torch.maximum(self.statistics.high, self.start.amax(dim=0)),
+            ),
+            progress=progress,
+        )
+
+    def judge(self, edited: torch.Tensor, *, jobs: list[str] | None = None) -> pd.DataFrame:
+        """One row for each edited person, of styles (t, n, S); see `judge.judge`."""
+        return judge(
+            self.originals,
+            self.parts.draw(edited),
+            jobs or self.jobs,
+            attributes=self.parts.attributes,
+            identity=self.parts.identity,
+        )

@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+import torch
+
+from debias_utils.evaluate.judge import flips, judge
+
+
+class Judge:
+    """Reads gender, skin, age and occupation off the four quarters of the red channel."""
+
+    classes = {
+        "gender": ["feminine", "masculine"],
+        "skin": ["lighter", "darker"],
+        "age": ["young", "older"],
+        "occupation": ["nurse", "pilot"],
+    }
+
+    def __call__(self, images):
+        quarters = torch.stack([images[:, 0, 0, 0], images[:, 0, 0, 1], images[:, 0, 1, 0], images[:, 0, 1, 1]], dim=1)
+        return {name: torch.stack([1 - q, q], dim=1) for name, q in zip(self.classes, quarters.T, strict=True)}
+
+
+def pictures(values):
+    """(..., 4) -> (..., 3, 2, 2)"""
+    return torch.tensor(values).unflatten(-1, (1, 2, 2)).expand(*np.shape(values)[:-1], 3, 2, 2)
+
+
+def test_one_row_for_each_edit():
+    originals = pictures([[0.1, 0.2, 0.9, 0.5], [0.8, 0.2, 0.9, 0.5]])
+    edited = pictures([[[0.1, 0.2, 0.9, 0.1], [0.3, 0.2, 0.9, 0.0]], [[0.6, 0.2, 0.4, 0.9], [0.8, 0.7, 0.9, 0.7]]])
+    rows = judge(originals, edited, ["nurse", "pilot"], attributes=Judge(), batch_size=3)
+    assert rows["occupation"].tolist() == ["nurse", "nurse", "pilot", "pilot"]
+    assert rows["person"].tolist() == [0, 1, 0, 1]
+    assert np.allclose(rows["occupation_score"], [0.9, 1.0, 0.9, 0.7])
+    assert np.allclose(rows["gender_shift"], 2**0.5 * np.array([0, 0.5, 0.5, 0]), atol=1e-6)
+    assert flips(rows, "gender").tolist() == [False, True, True, False]
+    assert flips(rows, "skin").tolist() == [False, False, False, True]
+    assert rows["age_after"].tolist() == ["older", "older", "young", "older"]
+
+
+def test_the_original_itself_has_no_shift():
+    originals = torch.rand(5, 3, 2, 2)
+    rows = judge(originals, originals[None], ["nurse"], attributes=Judge(), identity=lambda x: torch.ones(len(x), 4) / 2)
+    assert rows[["gender_shift", "skin_shift", "age_shift"]].to_numpy().max() == 0
+    assert np.allclose(rows["identity"], 1)
+    assert not flips(rows, "age").any()
+
+
+@pytest.mark.parametrize(
+    ("edited", "occupations", "message"),
+    [
+        (torch.zeros(1, 3, 3, 2, 2), ["nurse"], "need originals"),
+        (torch.zeros(1, 2, 3, 2, 2), ["nurse", "pilot"], "need originals"),
+        (torch.zeros(1, 2, 3, 2, 2), ["plumber"], "unknown occupation 'plumber'"),
+    ],
+)
+def test_bad_input(edited, occupations, message):
+    with pytest.raises(ValueError, match=message):
+        judge(torch.zeros(2, 3, 2, 2), edited, occupations, attributes=Judge())
+    with pytest.raises(ValueError, match="unknown attribute 'height'"):
+        flips(None, "height")
