@@ -4,16 +4,19 @@ import torch
 
 from debias_utils.evaluate.judge import flips, judge
 
+CLASSES = {
+    "gender": ["feminine", "masculine"],
+    "skin": ["lighter", "darker"],
+    "age": ["young", "older"],
+    "occupation": ["nurse", "pilot"],
+}
+
 
 class Judge:
-    """Reads gender, skin, age and occupation off the four quarters of the red channel."""
+    """Reads gender, skin, age and occupation off the four pixels of the red channel."""
 
-    classes = {
-        "gender": ["feminine", "masculine"],
-        "skin": ["lighter", "darker"],
-        "age": ["young", "older"],
-        "occupation": ["nurse", "pilot"],
-    }
+    def __init__(self):
+        self.classes = CLASSES
 
     def __call__(self, images):
         quarters = torch.stack([images[:, 0, 0, 0], images[:, 0, 0, 1], images[:, 0, 1, 0], images[:, 0, 1, 1]], dim=1)

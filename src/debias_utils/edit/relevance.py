@@ -40,11 +40,15 @@ class ChannelStatistics:
     low: torch.Tensor
     high: torch.Tensor
 
-    def ends(self, step: float, *, clamp: bool) -> torch.Tensor:
-        """(2, S): `step` standard deviations above and below the mean; with `clamp` not beyond the range seen."""
+    def ends(self, step: float, *, clamp: bool, around: torch.Tensor | None = None) -> torch.Tensor:
+        """`step` standard deviations above and below the mean, or above and below `around` (..., S): (2, ..., S).
+
+        With `clamp` not beyond the range seen.
+        """
         if not step > 0:
             raise ValueError(f"step must be a positive number of standard deviations, got {step!r}")
-        ends = torch.stack([self.mean + step * self.std, self.mean - step * self.std])
+        centre = self.mean if around is None else around
+        ends = torch.stack([centre + step * self.std, centre - step * self.std])
         return torch.clamp(ends, self.low, self.high) if clamp else ends
 
 
@@ -96,6 +100,7 @@ def finite_difference(
     statistics: ChannelStatistics,
     *,
     step: float = 5.0,
+    around: str = "mean",
     clamp: bool = False,
     normalize: bool = True,
     channels: torch.Tensor | None = None,
@@ -115,10 +120,12 @@ def finite_difference(
         encode: pictures (n, 3, h, w) in [0, 1] -> (n, d) embeddings, used as they come (of length 1 for CLIP).
         styles: (n, S) flat styles of the pictures to measure on; the paper takes 100.
         step: in standard deviations; 5 in the official code.
+        around: "mean", as published, or "sample": each picture's own value of the channel (ours), the plain mean of Tanjim et
+            al. 2024, section 3.1. Where an element is on in few pictures, the mean is a value that no picture has.
         clamp: stay in the range seen (ours): for elements that are rarely on, 5 deviations lead far out of the data.
         normalize: the published double normalisation, which discards how large the effect is. Without it, the mean
-            difference divided by 2 `step`: the plain mean of Tanjim et al. 2024, section 3.1, per standard deviation,
-            to which `gradient` converges as the step shrinks. A clamped step counts as a whole one: what a channel
+            difference divided by 2 `step`, per standard deviation; around the samples `gradient` is its limit as the
+            step shrinks. A clamped step counts as a whole one: what a channel
             cannot do, it does not get credit for.
         channels: (S,) bool, those to measure (see `styleclip.layer_mask`); the others get 0. None is all. Where some
             never change, ``statistics.std > 0`` saves their time.
@@ -129,7 +136,7 @@ def finite_difference(
     """
     _check_styles(styles)
     check_positive("batch_size", batch_size)
-    ends = statistics.ends(step, clamp=clamp)
+    check_choice("around", around, ("mean", "sample"))
     if channels is None:
         channels = torch.ones(styles.shape[1], dtype=torch.bool)
     if channels.shape != styles.shape[1:] or not channels.any():
@@ -140,12 +147,14 @@ def finite_difference(
     for part in styles.split(pictures_at_once):
         layers = generator.split(part)
         states = generator.states(layers)
+        centre = part if around == "sample" else statistics.mean.expand_as(part)
+        ends = statistics.ends(step, clamp=clamp, around=centre)  # (2, m, S)
         first = 0  # of this layer's channels, among all
         for index, layer in enumerate(layers):
             here = channels[first : first + layer.shape[1]].nonzero().squeeze(1).to(styles.device)
             for chosen in here.split(channels_at_once) if len(here) else ():
                 copies = 2 * len(chosen)
-                changed = _set_one_channel(layer, chosen, ends[:, first + chosen])  # (2, k, m, c)
+                changed = _set_one_channel(layer, chosen, ends[:, :, first + chosen].mT)  # (2, k, m, c)
                 batch = [_repeat(other, copies) for other in layers]
                 batch[index] = changed.flatten(0, 2)
                 state = tuple(_repeat(x, copies) for x in states[index])
@@ -173,7 +182,7 @@ def gradient(
 ) -> torch.Tensor:
     """Relevance of all channels from one backward pass per text (ours): mean d<embedding, direction>/ds, times std.
 
-    The limit of ``finite_difference(normalize=False)`` for small steps, at a tiny part of its cost. The published
+    The limit of ``finite_difference(around="sample", normalize=False)`` for small steps, at a tiny part of its cost. The published
     relevance divides by the size of a channel's effect on the embedding, which one direction does not tell; `probes` more
     directions at random estimate it.
 
@@ -285,9 +294,9 @@ def _to_unit_range(pictures: torch.Tensor) -> torch.Tensor:
 
 
 def _set_one_channel(layer: torch.Tensor, chosen: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """Styles (m, c) of one layer -> (v, k, m, c): channel chosen[k] set to values[v, k], the rest as it was."""
+    """Styles (m, c) of one layer -> (v, k, m, c): channel chosen[k] of sample i set to values[v, k, i], the rest as it was."""
     mask = F.one_hot(chosen, layer.shape[1]).bool()
-    return torch.where(mask[None, :, None, :], values[:, :, None, None], layer)
+    return torch.where(mask[None, :, None, :], values[..., None], layer)
 
 
 def _repeat(x: torch.Tensor | None, copies: int) -> torch.Tensor | None:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 SETS = {"gender": GENDER_SETS, "skin": RACE_SETS, "age": AGE_SETS}
 BETAS = {"clip": 1.0, "identity": 1.0, "perceptual": 0.5}
+CHANNELS, ALPHA = 64, 6.0  # of the edits that are debiased
+STEPS = 20
 NEUTRAL = "person"
 
 
@@ -105,7 +107,7 @@ class StyleClipStudy:
         texts: torch.Tensor,
         *,
         betas: Mapping[str, float] = BETAS,
-        steps: int = 100,
+        steps: int = STEPS,
         lr: float = 0.1,
         progress: bool = True,
     ) -> Result:

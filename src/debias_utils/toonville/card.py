@@ -1,4 +1,4 @@
-"""Measure the packaged mini CLIPs and write their checksums and model card: ``python -m debias_utils.toonville.card``."""
+"""Measure the packaged models and write their checksums and model cards: ``python -m debias_utils.toonville.card``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ..models.clip import TOKENIZER, Clip
 from . import data
 from . import people as _people
 from .captions import AGE_WORDS, SKIN_WORDS
+from .card_judges import markdown, write_card
 from .occupations import OCCUPATIONS
 
 _TEXT = """# Model card: the mini CLIPs of Toonville
@@ -88,14 +89,13 @@ def write_manifest(root: Path = assets.WEIGHTS) -> None:
 
 
 def main() -> None:
-    """Write manifest.json and MODEL_CARD.md beside the weights."""
+    """Write manifest.json, MODEL_CARD.md and CARD_JUDGES.md beside the weights."""
     write_manifest()
+    print(write_card())
     people = _people.add_stereotype(_people.balanced(_people.PER_CELL, seed=_people.EVALUATION_SEED))
     rows = [measure(file.parent.name, people) for file in sorted(assets.WEIGHTS.glob("*/open_clip_config.json"))]
-    head = "| " + " | ".join(rows[0]) + " |\n|" + "---|" * len(rows[0])
-    lines = ["| " + " | ".join(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()) + " |" for row in rows]
     failed = ", ".join(str(row["model"]) for row in rows if float(str(row["presentation"])) < 0.7) or "none"
-    card = _TEXT.format(n=len(people), failed=failed, table="\n".join([head, *lines]))
+    card = _TEXT.format(n=len(people), failed=failed, table=markdown(pd.DataFrame(rows)))
     (assets.WEIGHTS / "MODEL_CARD.md").write_text(card, "utf-8")
     print(card)
 

@@ -47,7 +47,7 @@ def train_attributes(out: Path, *, count: int = 20_000, steps: int = 2_000, batc
     save_network(network, out / "toonville-attributes", classes=CLASSES)
 
 
-def train_identity(out: Path, *, count: int = 20_000, steps: int = 2_000, batch: int = 96, seed: int = 0) -> None:
+def train_identity(out: Path, *, count: int = 20_000, steps: int = 1_000, batch: int = 96, seed: int = 0) -> None:
     """NT-Xent (Chen et al. 2020): the same face in two outfits against all other faces of the batch."""
     import torch
     from torch.nn import functional as F
