@@ -14,7 +14,7 @@ def study():
 
 @pytest.fixture(scope="module")
 def directions(study):
-    return study.directions(study.deltas, channels=20)
+    return study.directions(study.relevance(study.deltas), channels=20)
 
 
 def test_it_starts_from_drawings_of_the_people(study):

@@ -182,9 +182,9 @@ def gradient(
 ) -> torch.Tensor:
     """Relevance of all channels from one backward pass per text (ours): mean d<embedding, direction>/ds, times std.
 
-    The limit of ``finite_difference(around="sample", normalize=False)`` for small steps, at a tiny part of its cost. The published
-    relevance divides by the size of a channel's effect on the embedding, which one direction does not tell; `probes` more
-    directions at random estimate it.
+    The limit of ``finite_difference(around="sample", normalize=False)`` for small steps, at a tiny part of its cost. The
+    published relevance divides by the size of a channel's effect on the embedding, which one direction does not tell;
+    `probes` more directions at random estimate it.
 
     Args:
         styles: (n, S) where the gradients are taken and averaged.

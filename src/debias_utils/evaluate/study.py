@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from ..profiles import Profile
 
 SETS = {"gender": GENDER_SETS, "skin": RACE_SETS, "age": AGE_SETS}
-BETAS = {"clip": 1.0, "identity": 1.0, "perceptual": 0.5}
-CHANNELS, ALPHA = 64, 6.0  # of the edits that are debiased
+BETAS = {"clip": 1.0, "identity": 3.0, "perceptual": 10.0}
+CHANNELS, ALPHA = 10, 3.0  # of the edits that are debiased: the chapters show what other choices do
 STEPS = 20
 NEUTRAL = "person"
 
@@ -68,11 +68,10 @@ class StyleClipStudy:
         """(t, S) relevance of the channels to text differences (t, d), by regression."""
         return _relevance.regression(self.styles, self.features, deltas)
 
-    def directions(self, deltas: torch.Tensor, *, channels: int) -> torch.Tensor:
-        """(t, S) edits of the most relevant channels, one standard deviation at most."""
-        return torch.stack(
-            [direction(r, self.statistics.std, beta=beta_for(r, channels=channels)) for r in self.relevance(deltas)]
-        )
+    def directions(self, relevance: torch.Tensor, *, channels: int) -> torch.Tensor:
+        """Edits (t, S) with the most relevant channels, of relevance (t, S): the most relevant moves by one deviation."""
+        std = self.statistics.std
+        return torch.stack([direction(r, std, beta=beta_for(r, channels=channels)) for r in relevance])
 
     def apply(self, directions: torch.Tensor, *, alpha: float) -> torch.Tensor:
         """(t, n, S) styles of everyone after each edit (t, S), within the range that the generator knows."""

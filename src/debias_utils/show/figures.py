@@ -73,10 +73,10 @@ def gallery(images: np.ndarray, *, columns: int, alt: str, caption: str = "", zo
 
 
 def to_pixels(images: Any) -> np.ndarray:
-    """Pictures as models take them, (n, 3, h, w) in [0, 1], array or tensor -> (n, h, w, 3) uint8."""
+    """Pictures as models take them, (..., 3, h, w) in [0, 1], array or tensor -> (..., h, w, 3) uint8."""
     if hasattr(images, "detach"):
         images = images.detach().cpu().numpy()
-    return (np.asarray(images).clip(0, 1) * 255).round().astype(np.uint8).transpose(0, 2, 3, 1)
+    return np.moveaxis((np.asarray(images).clip(0, 1) * 255).round().astype(np.uint8), -3, -1)
 
 
 def grid(images: np.ndarray, *, columns: int) -> np.ndarray:
