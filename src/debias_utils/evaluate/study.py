@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SETS = {"gender": GENDER_SETS, "skin": RACE_SETS, "age": AGE_SETS}
 BETAS = {"clip": 1.0, "identity": 3.0, "perceptual": 10.0}
-CHANNELS, ALPHA = 10, 3.0  # of the edits that are debiased: the chapters show what other choices do
+CHANNELS, ALPHA = 12, 3.0  # of the edits that are debiased: the chapters show what other choices do
 STEPS = 20
 NEUTRAL = "person"
 
@@ -139,12 +139,7 @@ class StyleClipStudy:
             progress=progress,
         )
 
-    def judge(self, edited: torch.Tensor, *, jobs: list[str] | None = None) -> pd.DataFrame:
-        """One row for each edited person, of styles (t, n, S); see `judge.judge`."""
-        return judge(
-            self.originals,
-            self.parts.draw(edited),
-            jobs or self.jobs,
-            attributes=self.parts.attributes,
-            identity=self.parts.identity,
-        )
+    def judge(self, edited: torch.Tensor, *, identity: bool = False) -> pd.DataFrame:
+        """One row for each edited person, of styles (14, n, S); see `judge.judge`."""
+        network = self.parts.identity if identity else None
+        return judge(self.originals, self.parts.draw(edited), self.jobs, attributes=self.parts.attributes, identity=network)
