@@ -70,3 +70,10 @@ def test_rows(study, directions):
     assert len(rows) == 14 * 4
     assert rows["identity"].between(-1, 1 + 1e-6).all()
     assert all(rows[f"{a}_shift"].between(0, 2**0.5 + 1e-6).all() for a in ATTRIBUTES)
+
+
+def test_bad_input(study):
+    with pytest.raises(ValueError, match="unknown attribute 'height'; choose one of: 'gender', 'skin', 'age'"):
+        study.subspace("gender", "height")
+    with pytest.raises(ValueError, match="choose one of: 'gender'"):
+        study.subspace()

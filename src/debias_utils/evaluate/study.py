@@ -6,7 +6,7 @@ Every number that the papers leave open is an argument here, with our choice as 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -19,6 +19,7 @@ from ..debias.subspace import BiasSubspace, debias_delta
 from ..debias.words import AGE_SETS, GENDER_SETS, RACE_SETS
 from ..edit import relevance as _relevance
 from ..edit.styleclip import beta_for, direction, edit, text_delta
+from ..errors import check_choice
 from ..toonville.occupations import OCCUPATIONS
 from .judge import judge
 
@@ -79,16 +80,18 @@ class StyleClipStudy:
         return torch.stack([edit(self.start, d, alpha=alpha, low=low, high=high) for d in directions])
 
     def subspace(self, *attributes: str, n_components: float | int = 0.9) -> BiasSubspace:
-        """The subspace of one or more attributes out of gender, skin, age, fitted on Toonville's definitional sets."""
+        """The joint subspace of attributes out of gender, skin and age, fitted on Toonville's definitional sets.
+
+        Raises:
+            ValueError: no attribute, or an unknown one; names the choices.
+        """
         spaces = []
-        for attribute in attributes:
+        for attribute in attributes or ("",):
+            check_choice("attribute", attribute, SETS)
             with torch.no_grad():
                 embedded = [self.clip.encode_prompts(list(words)) for words in SETS[attribute]["toonville"]]
             spaces.append(BiasSubspace.fit(embedded, n_components=n_components))
-        joined = spaces[0]
-        for space in spaces[1:]:
-            joined = joined.join(space)
-        return joined
+        return reduce(BiasSubspace.join, spaces)
 
     def debiased(self, subspace: BiasSubspace) -> torch.Tensor:
         """Text-based debiasing: (14, d) text differences with the subspace taken out."""
@@ -120,6 +123,8 @@ class StyleClipStudy:
         """
         t, n, _ = edited.shape
         originals = self.originals.repeat(t, 1, 1, 1)
+        low = torch.minimum(self.statistics.low, self.start.amin(dim=0))  # nobody starts outside
+        high = torch.maximum(self.statistics.high, self.start.amax(dim=0))
         return debias_latent(
             edited.flatten(0, 1),
             lambda styles, index: self.parts.synthesize(styles),
@@ -132,10 +137,7 @@ class StyleClipStudy:
             steps=steps,
             lr=lr,
             scale=self.statistics.std,
-            bounds=(
-                torch.minimum(self.statistics.low, self.start.amin(dim=0)),
-                torch.maximum(self.statistics.high, self.start.amax(dim=0)),
-            ),
+            bounds=(low, high),
             progress=progress,
         )
 
