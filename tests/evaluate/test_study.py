@@ -72,6 +72,17 @@ def test_rows(study, directions):
     assert all(rows[f"{a}_shift"].between(0, 2**0.5 + 1e-6).all() for a in ATTRIBUTES)
 
 
+def test_the_first_people_can_be_edited_alone(study, directions):
+    edited = study.apply(directions, alpha=8)
+    rows = study.judge(edited)
+    few = rows[rows["person"] < 2].reset_index(drop=True)
+    alone = study.judge(edited[:, :2])
+    assert alone["person"].tolist() == few["person"].tolist()
+    assert np.allclose(alone["gender_shift"], few["gender_shift"], atol=1e-5)
+    both, one = (study.gradient_based(edited[:1, :m], study.texts[:1], steps=2, progress=False) for m in (2, 1))
+    assert torch.allclose(both.latent[0], one.latent[0], atol=1e-4)
+
+
 def test_bad_input(study):
     with pytest.raises(ValueError, match="unknown attribute 'height'; choose one of: 'gender', 'skin', 'age'"):
         study.subspace("gender", "height")

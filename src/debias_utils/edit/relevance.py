@@ -125,8 +125,7 @@ def finite_difference(
         clamp: stay in the range seen (ours): for elements that are rarely on, 5 deviations lead far out of the data.
         normalize: the published double normalisation, which discards how large the effect is. Without it, the mean
             difference divided by 2 `step`, per standard deviation; around the samples `gradient` is its limit as the
-            step shrinks. A clamped step counts as a whole one: what a channel
-            cannot do, it does not get credit for.
+            step shrinks. A clamped step counts as a whole one: what a channel cannot do, it does not get credit for.
         channels: (S,) bool, those to measure (see `styleclip.layer_mask`); the others get 0. None is all. Where some
             never change, ``statistics.std > 0`` saves their time.
         batch_size: pictures at a time (at least 2); what enters each layer is kept for half as many.

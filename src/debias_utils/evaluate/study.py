@@ -116,20 +116,21 @@ class StyleClipStudy:
         """Gradient-based debiasing of edits, from the biased or the text-debiased ones.
 
         Args:
-            edited: (t, n, S) styles to start from. texts: (t, d) what the pictures should still show.
+            edited: (t, m, S) styles to start from, of everyone or of the first m people. texts: (t, d) what the pictures should
+                still show.
 
         Returns:
-            The result with a latent of (t * n, S), occupations outermost; see `debias.gradient.debias_latent`.
+            The result with a latent of (t * m, S), occupations outermost; see `debias.gradient.debias_latent`.
         """
-        t, n, _ = edited.shape
-        originals = self.originals.repeat(t, 1, 1, 1)
+        t, m, _ = edited.shape
+        originals = self.originals[:m].repeat(t, 1, 1, 1)
         low = torch.minimum(self.statistics.low, self.start.amin(dim=0))  # nobody starts outside
         high = torch.maximum(self.statistics.high, self.start.amax(dim=0))
         return debias_latent(
             edited.flatten(0, 1),
             lambda styles, index: self.parts.synthesize(styles),
             {
-                "clip": clip_loss(self.clip, texts.repeat_interleave(n, dim=0)),
+                "clip": clip_loss(self.clip, texts.repeat_interleave(m, dim=0)),
                 "identity": identity_loss(self.parts.identity, originals),
                 "perceptual": perceptual_loss(self.parts.perceptual, originals),
             },
@@ -142,6 +143,7 @@ class StyleClipStudy:
         )
 
     def judge(self, edited: torch.Tensor, *, identity: bool = False) -> pd.DataFrame:
-        """One row for each edited person, of styles (14, n, S); see `judge.judge`."""
+        """One row for each edited person, of styles (14, m, S) of the first m people; see `judge.judge`."""
         network = self.parts.identity if identity else None
-        return judge(self.originals, self.parts.draw(edited), self.jobs, attributes=self.parts.attributes, identity=network)
+        originals = self.originals[: edited.shape[1]]
+        return judge(originals, self.parts.draw(edited), self.jobs, attributes=self.parts.attributes, identity=network)

@@ -9,7 +9,7 @@ import torch
 from .. import assets
 from ..models.attributes import AttributeClassifier
 from ..models.identity import IdentityEmbedder
-from ..profiles import Profile, load_profile
+from ..profiles import load_profile
 from . import data
 from . import people as _people
 from .occupations import EVERYDAY, OCCUPATIONS
@@ -111,9 +111,9 @@ def by_group(right: dict[str, np.ndarray], people: pd.DataFrame) -> pd.DataFrame
     )
 
 
-def write_card(parts: Profile | None = None) -> str:
+def write_card() -> str:
     """Write CARD_JUDGES.md beside the weights."""
-    parts = parts or load_profile("mini", device="cpu")
+    parts = load_profile("mini", device="cpu")
     people = parts.people()
     images = parts.portraits(people)
     redrawn = torch.cat([parts.draw(parts.invert(part)) for part in images.split(256)])
