@@ -124,7 +124,7 @@ class Clip(nn.Module):
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str], *, batch_size: int = 256) -> torch.Tensor:
         """Embed texts as they are: n strings -> (n, d) float32, each of length 1."""
-        texts = _check_texts(texts)
+        texts = check_texts(texts)
         tokens = self.tokenizer(texts).to(self.device)
         return torch.cat([F.normalize(self.model.encode_text(t).float(), dim=-1) for t in tokens.split(batch_size)])
 
@@ -134,12 +134,7 @@ class Clip(nn.Module):
         Args:
             words: such as "plumber". templates: with one {} each.
         """
-        words, templates = _check_texts(words), _check_texts(templates)
-        for template in templates:
-            if "{}" not in template:
-                raise ValueError(f"template {template!r} has no {{}} to put the word in")
-        texts = [template.format(word) for word in words for template in templates]
-        each = self.encode_text(texts).view(len(words), len(templates), -1)
+        each = self.encode_text(fill_templates(words, templates)).view(len(words), len(templates), -1)
         return F.normalize(each.mean(dim=1), dim=-1)
 
 
@@ -154,7 +149,21 @@ def check_pictures(images: torch.Tensor, *, name: str = "pictures") -> None:
         raise ValueError(f"{name} must lie in [0, 1], got values from {low:.3g} to {high:.3g}")
 
 
-def _check_texts(texts: Sequence[str]) -> list[str]:
+def fill_templates(words: Sequence[str], templates: Sequence[str]) -> list[str]:
+    """The first word in every template, the second word in every template, ...
+
+    Raises:
+        ValueError: no list of texts, or a template without {}.
+    """
+    words, templates = check_texts(words), check_texts(templates)
+    for template in templates:
+        if "{}" not in template:
+            raise ValueError(f"template {template!r} has no {{}} to put the word in")
+    return [template.format(word) for word in words for template in templates]
+
+
+def check_texts(texts: Sequence[str]) -> list[str]:
+    """The texts as a list; ``ValueError`` unless it is a list of at least one text."""
     if isinstance(texts, str):
         raise ValueError(f"need a list of texts, got the single text {texts!r}; write [{texts!r}]")
     texts = list(texts)

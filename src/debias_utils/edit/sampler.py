@@ -1,0 +1,268 @@
+"""The loop of InstructPix2Pix that gradients can pass through: from a text condition c_T and a fixed noise to pictures.
+
+Dual classifier-free guidance (Brooks et al. 2023; Tanjim et al. 2024, equation 1), with guidance scales s_T and s_I:
+
+    e = e(0, 0) + s_I (e(c_I, 0) - e(0, 0)) + s_T (e(c_I, c_T) - e(c_I, 0))
+
+The noise never changes, so that the pictures are a function of c_T alone. Tanjim et al. 2024 do not publish how they send a
+gradient through the sampler; these are the ways, `GRADIENTS`. All but "one-step" draw the same pictures.
+
+"full"      the exact gradient, through every call of the UNet.
+"last-k"    through the last k calls alone: what came before is taken for given. k = 1 is DRaFT-1 (Clark et al. 2024); k = all
+            calls is "full", exactly.
+"one-step"  the k-th last call ends the sampling: its estimate of the clean latent is decoded, and the gradient goes through that
+            one call (as in ReFL, Xu et al. 2023). The cheapest, with blurred pictures where k is large.
+"detached"  through every call, but into c_T only: the UNet's latent input is detached, while the scheduler's own, linear path
+            from each e_t to the picture is kept, and dL/de_t is scaled by `detached_coefficients` (Shen et al. 2024).
+
+Only e(c_I, c_T) depends on c_T. Where a call's latents carry no gradient ("detached", "one-step", the first recorded call of
+the others), the other two branches therefore run without one. For each call that is recorded, nothing but its input stays
+in memory (checkpointing): the memory for a gradient is that of one call of the UNet, of three times the pictures in "full" and
+"last-k" and once in the others, or that of the decoder if this is larger; the time is two forward calls and a backward one.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from ..errors import check_choice, check_positive
+
+if TYPE_CHECKING:
+    from ..models.pix2pix import Pix2Pix
+
+GRADIENTS = ("full", "last-k", "one-step", "detached")
+DETERMINISTIC = ("DDIMScheduler", "PNDMScheduler", "EulerDiscreteScheduler")
+
+
+class Sampler:
+    """Called as sampler(condition (m, 77, d), index (m,)) -> (m, 3, h, w): the decoder that `debias_latent` asks for.
+
+    Pictures are nominally in [0, 1] and not clamped, float32 whatever the model's precision. Rows do not depend on each
+    other. The starting noise of person i is drawn from (seed, people[i]), on the CPU in float32: it is the same in every
+    batch, chunk, precision and on every device.
+
+    Args:
+        model: the parts. images: (n, 3, h, w) in [0, 1], the people; encoded here, once.
+        rows: (r,) which picture each row of the batch edits, such as every person once for each instruction; default (0..n-1).
+        steps: of the scheduler; diffusers' default is 100, ours is less for the sake of time.
+        guidance: (s_T, s_I), the formula is computed for any finite scales. None asks for e(c_I, c_T) alone, a third of the
+            work; diffusers does that silently whenever s_T <= 1 or s_I < 1. (Formula and shortcut agree at s_T = s_I = 1.)
+        negative: the text in place of the empty one in the two branches without c_T.
+        seed, people: what the noise is drawn from; people, (n,) whole numbers, default (0..n-1), keep their noise in a subset.
+        generator: instead of (seed, people): draw the starting noise for all pictures at once, as the pipeline does.
+        scheduler: of diffusers, such as `model.scheduler`, which the pipeline was saved with; never altered. Default: the model's
+            own if it is DDIM (Song et al. 2021), else a DDIM with its training schedule, see `ddim`.
+        gradient: one of `GRADIENTS`; None draws pictures only. k: for "last-k" and "one-step", a call counted from the end.
+
+    Attributes:
+        calls: calls of the UNet for a picture, each with three branches.
+
+    Raises:
+        ValueError: pictures as in `Pix2Pix.encode_image`; unknown choices; numbers out of range; a scheduler that draws noise
+            for which no seed can be set, or that no gradient can pass.
+    """
+
+    def __init__(
+        self,
+        model: Pix2Pix,
+        images: torch.Tensor,
+        *,
+        rows: Any = None,
+        steps: int = 20,
+        guidance: tuple[float, float] | None = (7.5, 1.5),
+        negative: str = "",
+        seed: int = 0,
+        people: Sequence[int] | None = None,
+        generator: torch.Generator | None = None,
+        scheduler: Any = None,
+        gradient: str | None = None,
+        k: int = 1,
+    ):
+        self.model, self.guidance, self.gradient, self.steps, n = model, guidance, gradient, steps, len(images)
+        self.scheduler = ddim(model.scheduler) if scheduler is None else copy.deepcopy(scheduler)
+        self._check_scheduler()
+        self.calls = len(self._start_scheduler().timesteps)
+        if guidance is not None and not (len(guidance) == 2 and all(math.isfinite(s) for s in guidance)):
+            raise ValueError(f"guidance must be two finite scales, of text and of image, or None; got {guidance!r}")
+        check_positive("k", k)
+        if gradient in ("last-k", "one-step") and k > self.calls:
+            raise ValueError(f"k must lie between 1 and {self.calls}, the calls of the UNet in {steps} steps, got {k}")
+        self.first = self.calls - k if gradient in ("last-k", "one-step") else 0  # call that is recorded
+        self.rows = torch.arange(n) if rows is None else torch.as_tensor(rows).long().cpu()
+        if self.rows.ndim != 1 or not bool(((self.rows >= 0) & (self.rows < n)).all()):
+            raise ValueError(f"rows must be (r,) positions among the {n} pictures, got {self.rows.tolist()}")
+        people = range(n) if people is None else people
+        if len(people) != n or min(people, default=0) < 0:
+            raise ValueError(f"people must be {n} whole numbers from 0, one for each picture, got {list(people)}")
+        self.image_latents = model.encode_image(images)  # (n, 4, h', w')
+        self.unconditional = model.encode_text([negative])  # (1, 77, d)
+        shape = self.image_latents.shape[1:]
+        if generator is None:
+            generators = [_person_generator(seed, person) for person in people]
+            noise = torch.stack([torch.randn(shape, generator=g) for g in generators])
+            self.generators: list[torch.Generator] | torch.Generator = generators
+        else:
+            noise = torch.randn((n, *shape), generator=generator, device=generator.device)
+            self.generators = generator.clone_state()
+        self.noise = noise.to(self.image_latents)  # (n, 4, h', w')
+
+    def __call__(self, condition: torch.Tensor, index: torch.Tensor, *, on_call: Callable[[], Any] | None = None) -> torch.Tensor:
+        """Draw the rows index (m,) with their conditions c_T, (m, 77, d); `on_call` is told of each call of the UNet.
+
+        Raises:
+            ValueError: a condition of another shape, rows that do not exist, a gradient that was not asked for when the
+                sampler was made.
+        """
+        rows = self._check_call(condition, index)
+        model, scheduler = self.model, self._start_scheduler()
+        condition = condition.to(self.noise.device, torch.promote_types(condition.dtype, torch.float32))
+        record = torch.is_grad_enabled() and condition.requires_grad
+        unscale: list[torch.Tensor] = []
+        if record and model.dtype == torch.float16:
+            condition = condition.clone()  # a hook on the leaf itself would stay
+            condition.register_hook(lambda gradient: gradient * unscale[-1])
+        branches = self._branches(condition, self.image_latents[rows], split=record)
+        options = self._noise_options(index, rows)
+        coefficients = detached_coefficients(scheduler) if self.gradient == "detached" else None
+        latents = self.noise[rows] * scheduler.init_noise_sigma
+        for call, t in enumerate(scheduler.timesteps):
+            with torch.set_grad_enabled(record and call >= self.first):
+                z = scheduler.scale_model_input(latents if coefficients is None else latents.detach(), t)
+                noise = self._guided(z, t, branches)
+                if coefficients is not None and noise.requires_grad:
+                    noise.register_hook(lambda gradient, c=float(coefficients[call]): c * gradient)
+                stepped = scheduler.step(noise, t, latents, **options)
+                latents = stepped.prev_sample
+            if on_call is not None:
+                on_call()
+            if self.gradient == "one-step" and call == self.first:
+                latents = stepped.pred_original_sample
+                break
+        pictures = _checkpoint(model.decode, latents)
+        if record and model.dtype == torch.float16:
+            pictures.register_hook(lambda gradient: _to_unit(gradient, unscale))
+        return pictures
+
+    def _branches(self, text: torch.Tensor, image: torch.Tensor, *, split: bool) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Batches of (condition, image latents) for one call: (text, image), (no text, image), (no text, no image).
+
+        One batch of all three, as in the pipeline; two where a gradient needs the first alone.
+        """
+        if self.guidance is None:
+            return [(text, image)]
+        no_text, no_image = self.unconditional.to(text).expand_as(text), torch.zeros_like(image)
+        others = torch.cat([no_text, no_text]), torch.cat([image, no_image])
+        if split:
+            return [(text, image), others]
+        return [(torch.cat([text, others[0]]), torch.cat([image, others[1]]))]
+
+    def _guided(self, z: torch.Tensor, t: torch.Tensor, branches: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+        noises: list[torch.Tensor] = []
+        for condition, image in branches:
+            copies = len(condition) // len(z)
+            noises += _checkpoint(self.model.predict_noise, torch.cat([z] * copies), image, t, condition).chunk(copies)
+        if self.guidance is None:
+            return noises[0]
+        text, image, nothing = noises
+        return nothing + self.guidance[0] * (text - image) + self.guidance[1] * (image - nothing)
+
+    def _start_scheduler(self) -> Any:
+        """A scheduler at its first step: some keep what they were shown, gradients included."""
+        scheduler = copy.deepcopy(self.scheduler)
+        scheduler.set_timesteps(self.steps)
+        return scheduler
+
+    def _noise_options(self, index: torch.Tensor, rows: torch.Tensor) -> dict[str, Any]:
+        """Generators for schedulers that draw noise at each step, from where the starting noise left them."""
+        if type(self.scheduler).__name__ in DETERMINISTIC:
+            return {}
+        if isinstance(self.generators, list):
+            return {"generator": [self.generators[row].clone_state() for row in rows]}
+        if len(index) != len(self.rows):
+            raise ValueError(
+                f"with one generator for all, {type(self.scheduler).__name__} draws other noise for {len(index)} rows than for "
+                f"all {len(self.rows)}: draw all at once, or use seed and people"
+            )
+        return {"generator": self.generators.clone_state()}
+
+    def _check_scheduler(self) -> None:
+        name, config = type(self.scheduler).__name__, self.scheduler.config
+        check_positive("steps", self.steps)
+        if self.steps > config.num_train_timesteps:
+            raise ValueError(f"steps must be at most {config.num_train_timesteps}, as many as in training, got {self.steps}")
+        if name not in DETERMINISTIC and "generator" not in inspect.signature(self.scheduler.step).parameters:
+            raise ValueError(f"the step of {name} takes no generator, so that no seed fixes its noise; choose {DETERMINISTIC}")
+        if self.gradient is None:
+            return
+        check_choice("gradient", self.gradient, GRADIENTS)
+        check_choice("scheduler for a gradient (deterministic, with a differentiable step)", name, DETERMINISTIC)
+        for clamp in ("clip_sample", "thresholding"):
+            if config.get(clamp):
+                raise ValueError(f"{name} with {clamp}=True clamps the latents in each step and stops gradients: set it to False")
+        if self.gradient == "one-step" and name == "PNDMScheduler":
+            raise ValueError("the step of PNDMScheduler makes no estimate of the clean latent for 'one-step'; choose DDIM")
+
+    def _check_call(self, condition: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        """The pictures that the rows edit, (m,) on the CPU."""
+        shape = (len(index), *self.unconditional.shape[1:])
+        if condition.shape != shape or not condition.is_floating_point():
+            raise ValueError(f"need conditions {shape} of floats for these rows, got {tuple(condition.shape)} {condition.dtype}")
+        if len(index) and not 0 <= int(index.min()) <= int(index.max()) < len(self.rows):
+            raise ValueError(f"rows run from 0 to {len(self.rows) - 1}, got {index.tolist()}")
+        if torch.is_grad_enabled() and condition.requires_grad and self.gradient is None:
+            raise ValueError(f"this sampler draws pictures only; for a gradient, make it with one of gradient={GRADIENTS}")
+        return self.rows[index.cpu()]
+
+
+def ddim(scheduler: Any) -> Any:
+    """A copy of a DDIM; of another scheduler its training schedule, and everything else as Stable Diffusion publishes it.
+
+    A plain `DDIMScheduler.from_config` would silently clamp the latents to [-1, 1] and end at another step.
+    """
+    from diffusers import DDIMScheduler
+
+    if isinstance(scheduler, DDIMScheduler):
+        return copy.deepcopy(scheduler)
+    published = {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1, "timestep_spacing": "leading"}
+    return DDIMScheduler.from_config(scheduler.config, **published)
+
+
+def detached_coefficients(scheduler: Any) -> torch.Tensor:
+    """What "detached" multiplies dL/de_t with, one for each timestep of a scheduler whose timesteps are set; their product is 1.
+
+    sqrt(abar_t) sqrt(1 - abar_t) / (1 - alpha_t), divided by the geometric mean; alpha_t and its running product abar_t are
+    those of training (Shen et al. 2024, as in their code: without it, the noisy steps have next to no say).
+    """
+    t = scheduler.timesteps.cpu().long()
+    total, beta = scheduler.alphas_cumprod.cpu().double()[t], scheduler.betas.cpu().double()[t]
+    logs = (total * (1 - total)).log() / 2 - beta.log()
+    return (logs - logs.mean()).exp()
+
+
+def _person_generator(seed: int, person: int) -> torch.Generator:
+    state = np.random.SeedSequence((seed, int(person))).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+def _checkpoint(function: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
+    """function(*inputs), where only the inputs are kept for the gradient, if there is one."""
+    if not (torch.is_grad_enabled() and any(x.requires_grad for x in inputs)):
+        return function(*inputs)
+    output: torch.Tensor = checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
+    return output
+
+
+def _to_unit(gradient: torch.Tensor, scales: list[torch.Tensor]) -> torch.Tensor:
+    """Each picture's gradient at maximum 1, for half precision underflows on the way back; what it was divided by is noted."""
+    scale = gradient.abs().amax(dim=(1, 2, 3), keepdim=True)
+    scale = torch.where(scale > 0, scale, 1)
+    scales.append(scale[..., 0])
+    return gradient / scale
