@@ -1,4 +1,5 @@
 import json
+import math
 
 import numpy as np
 import pytest
@@ -6,7 +7,9 @@ import torch
 import torchvision
 from torch import nn
 
+from debias_utils.debias.gradient import debias_latent
 from debias_utils.debias.losses import Perceptual, clip_loss, identity_loss, perceptual_loss
+from debias_utils.models.align import ARCFACE, align_faces
 
 TAPS = {"alex": (1, 4, 7, 9, 11), "squeeze": (1, 4, 7, 9, 10, 11, 12)}  # after which torchvision layers LPIPS reads
 
@@ -177,3 +180,63 @@ def test_a_real_clip_in_float32_and_under_autocast(clip, world):
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def faces(n=3):
+    """Pictures of 24 x 24 with landmarks in them, each turned a little more."""
+    turns = [torch.tensor([[math.cos(a), math.sin(a)], [-math.sin(a), math.cos(a)]]) for a in (0, 0.2, 0.4, 0.6)]
+    landmarks = torch.stack([(torch.tensor(ARCFACE) - 56) @ turn / 8 + 12 for turn in turns[:n]]).double()
+    return pictures(n, size=24), landmarks
+
+
+def crops(images):
+    """An identity network that takes aligned faces alone."""
+    assert images.shape[1:] == (3, 112, 112)
+    return images[:, :, 20:100:8, 20:100:8].flatten(1) - 0.5
+
+
+def test_identity_is_compared_in_crops_at_the_landmarks_of_the_original():
+    originals, landmarks = faces()
+    loss, index = identity_loss(crops, originals, landmarks=landmarks), torch.tensor([2, 0])
+    edited = (originals + 0.2 * pictures(3, seed=1, size=24)).clamp(0, 1)[index].requires_grad_()
+    a, b = (nn.functional.normalize(crops(align_faces(x, landmarks[index])), dim=1) for x in (originals[index], edited))
+    assert torch.allclose(loss(edited, index), 1 - (a * b).sum(dim=1))
+    assert loss(originals, torch.arange(3)).abs().max() < 1e-12
+    (gradient,) = torch.autograd.grad(loss(edited, index).sum(), edited)
+    assert gradient.flatten(1).norm(dim=1).min() > 0
+    assert loss.absent == ()
+
+
+def test_rows_without_a_face_are_counted_and_left_out():
+    originals, landmarks = faces()
+    landmarks[1] = torch.nan
+    with pytest.warns(UserWarning, match=r"no face in 1 of 3 originals, rows \[1\]"):
+        loss = identity_loss(crops, originals, landmarks=landmarks)
+    assert loss.absent == (1,)
+    edited, index = pictures(3, seed=1, size=24).requires_grad_(), torch.arange(3)
+    values = loss(edited, index)
+    (gradient,) = torch.autograd.grad(values.sum(), edited)
+    assert values[1] == 0
+    assert gradient.flatten(1).norm(dim=1).gt(0).tolist() == [True, False, True]
+    assert torch.allclose(
+        values[[0, 2]], identity_loss(crops, originals[[0, 2]], landmarks=landmarks[[0, 2]])(edited[[0, 2]], index[:2])
+    )
+
+
+def test_the_optimiser_goes_on_without_them_and_their_traces_are_empty():
+    originals, landmarks = faces()
+    landmarks[1] = torch.nan
+    with pytest.warns(UserWarning, match="no face"):
+        identity = identity_loss(crops, originals, landmarks=landmarks)
+    losses = {"identity": identity, "keep": lambda images, index: (images - 0.5).square().mean(dim=(1, 2, 3))}
+    start = pictures(3, seed=1, size=24)
+    result = debias_latent(
+        start, lambda x, _: x, losses, betas={"identity": 1, "keep": 1}, steps=5, lr=0.01, chunk_size=2, progress=False
+    )
+    assert np.isnan(result.traces["identity"]).sum(axis=0).tolist() == [0, 6, 0]
+    assert result.traces["total"][:, 1] == pytest.approx(result.traces["keep"][:, 1])
+    assert (result.loss < result.traces["total"][0]).all()
+    with pytest.raises(ValueError, match="no face in any of the 3 originals"):
+        identity_loss(crops, originals, landmarks=torch.full((3, 5, 2), torch.nan))
+    with pytest.raises(ValueError, match=r"\(3, 5, 2\).* got \(2, 5, 2\)"):
+        identity_loss(crops, originals, landmarks=landmarks[:2])

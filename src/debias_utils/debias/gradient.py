@@ -28,7 +28,8 @@ class Result:
         latent: (n, ...) the latents with the lowest total loss that were met, the start included.
         loss: (n,) their total loss. best_step: (n,) steps that were taken to get there, 0 for the start.
         traces: {loss: (steps + 1, n)}, each loss without its weight, and "total", the weighted sum; row 0 is the start.
-            NaN after an image was stopped. Losses that are switched off have no trace.
+            NaN after an image was stopped, and where a loss leaves an image out (`Loss.absent`). Losses that are switched off
+            have no trace.
     """
 
     latent: torch.Tensor
@@ -127,6 +128,7 @@ def debias_latent(
     n = len(start)
     traces = {name: np.full((steps + 1, n), np.nan) for name in (*weights, "total")}
     result = Result(start.clone(), np.full(n, np.nan), np.zeros(n, int), traces)
+    absent = {name: list(getattr(losses[name], "absent", ())) for name in weights}
     chunks = torch.arange(n).split(chunk_size)
     with tqdm(total=len(chunks) * steps, desc="debiasing", unit="step", leave=False, disable=not progress) as bar:
         for done, index in enumerate(chunks, start=1):
@@ -142,7 +144,7 @@ def debias_latent(
                     values = _evaluate(point, rows, decode, losses, weights, check_range=step == 0)
                     gradient = sigma[active] * _gradient(values["total"], point) if step < steps else torch.zeros_like(point)
                 values["gradient"] = gradient.flatten(1).norm(dim=1)
-                _record(result, point.detach(), rows, values, step)
+                _record(result, point.detach(), rows, values, step, absent)
                 if max_gradient is not None:
                     gradient *= (max_gradient / values["gradient"]).clamp(max=1).view(-1, *[1] * (x.ndim - 1))
                 x.grad = torch.zeros_like(x)
@@ -211,13 +213,21 @@ def _gradient(total: torch.Tensor, point: torch.Tensor) -> torch.Tensor:
     return gradient
 
 
-def _record(result: Result, point: torch.Tensor, rows: torch.Tensor, values: dict[str, torch.Tensor], step: int) -> None:
+def _record(
+    result: Result,
+    point: torch.Tensor,
+    rows: torch.Tensor,
+    values: dict[str, torch.Tensor],
+    step: int,
+    absent: Mapping[str, list[int]],
+) -> None:
     """Write a step into the result, keep the images that are better than ever, and refuse what is not finite."""
     columns = torch.stack([value.detach().to(point) for value in values.values()])
     table = dict(zip(values, columns.cpu().double().numpy(), strict=True))  # the one transfer of a step
     at = rows.numpy()  # NumPy would take a tensor of one row for a number
     for name, trace in result.traces.items():
         trace[step, at] = np.where(np.isfinite(table["pictures"]), table[name], np.nan)
+        trace[step, absent.get(name, [])] = np.nan
     total = result.traces["total"][step, at]
     better = np.isfinite(total) & ~(total >= result.loss[at])  # at the start, the loss is NaN
     result.loss[at[better]], result.best_step[at[better]] = total[better], step

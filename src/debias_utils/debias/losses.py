@@ -9,13 +9,16 @@ pictures in [0, 1] and passes gradients; put them into eval mode, and do not jud
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ..models.align import ARCFACE, align_faces, check_landmarks, missing_faces
 from ..models.clip import Clip, check_pictures
 
 Features = Callable[[torch.Tensor], Sequence[torch.Tensor]]
@@ -28,10 +31,12 @@ class Loss:
     Attributes:
         function: (images (m, 3, h, w) in [0, 1], index (m,) int64 on the CPU) -> (m,), one value a picture, none of which
             depends on another picture. rows: the size of the batch that it was made for; None fits every batch.
+        absent: rows for which it has nothing to say and returns 0; their traces are NaN.
     """
 
     function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     rows: int | None = None
+    absent: tuple[int, ...] = ()
 
     def __call__(self, images: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         """The loss of each picture, (m,)."""
@@ -59,22 +64,48 @@ def clip_loss(clip: Clip, text: torch.Tensor) -> Loss:
     return Loss(loss, rows=None if text.ndim == 1 else len(text))
 
 
-def identity_loss(identity: Callable[[torch.Tensor], torch.Tensor], originals: torch.Tensor) -> Loss:
+def identity_loss(identity: Callable[[torch.Tensor], torch.Tensor], originals: torch.Tensor, *, landmarks: Any = None) -> Loss:
     """1 - cos(R(i_o), R(i_g)), in [0, 2]: keeps the person (equation 2).
 
     Args:
         identity: R, (m, 3, h, w) pictures in [0, 1] -> (m, d) embeddings of any length; it crops as it needs.
         originals: (n, 3, h, w) in [0, 1], i_o. For a generator take the inverted picture, its own drawing of the person:
             otherwise the loss also fights the error of the inversion.
-    """
+        landmarks: (n, 5, 2), found once on the originals: `identity` then gets 112 x 112 crops of both pictures, cut by the same
+            transform, see `align_faces`. Rows of NaN have no face: they are counted in a warning and in `Loss.absent`, and no
+            identity is kept in them.
 
-    def features(images: torch.Tensor) -> list[torch.Tensor]:
-        return [F.normalize(_at_least_float32(identity(images)), dim=-1)]
+    Raises:
+        ValueError: originals or landmarks of another shape, or no face at all.
+    """
+    absent = [] if landmarks is None else missing_faces(landmarks)
+    if landmarks is not None:
+        n = len(originals)
+        points = check_landmarks(landmarks, n).clone()
+        if len(absent) == n:
+            raise ValueError(f"no face in any of the {n} originals: leave the identity loss out")
+        if absent:
+            warnings.warn(
+                f"no face in {len(absent)} of {n} originals, rows {absent}: left out of the identity loss", stacklevel=2
+            )
+        points[absent] = points.new_tensor(ARCFACE)  # something to cut out, whatever it is
+
+    def features(images: torch.Tensor, index: torch.Tensor) -> list[torch.Tensor]:
+        faces = images if landmarks is None else align_faces(images, points[index])
+        return [F.normalize(_at_least_float32(identity(faces)), dim=-1)]
 
     def distance(a: Sequence[torch.Tensor], b: Sequence[torch.Tensor]) -> torch.Tensor:
         return 1 - (a[0] * b[0]).sum(dim=-1)
 
-    return Loss(_ToOriginals(features, distance, originals), rows=len(originals))
+    compare = _ToOriginals(features, distance, originals)
+    gone = torch.zeros(len(originals), dtype=torch.bool)
+    gone[absent] = True
+
+    def loss(images: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        distances = compare(images, index)
+        return distances.masked_fill(gone[index].to(distances.device), 0)
+
+    return Loss(loss if absent else compare, rows=len(originals), absent=tuple(absent))
 
 
 def perceptual_loss(perceptual: Perceptual, originals: torch.Tensor) -> Loss:
@@ -83,7 +114,11 @@ def perceptual_loss(perceptual: Perceptual, originals: torch.Tensor) -> Loss:
     Args:
         perceptual: the distance. originals: (n, 3, h, w) in [0, 1], i_o.
     """
-    return Loss(_ToOriginals(perceptual.features, perceptual.distance, originals), rows=len(originals))
+
+    def features(images: torch.Tensor, index: torch.Tensor) -> list[torch.Tensor]:
+        return perceptual.features(images)
+
+    return Loss(_ToOriginals(features, perceptual.distance, originals), rows=len(originals))
 
 
 class Perceptual(nn.Module):
@@ -133,13 +168,18 @@ class Perceptual(nn.Module):
 
 
 class _ToOriginals:
-    """distance(features(originals[index]), features(images)).
+    """distance(features(originals[index], index), features(images, index)).
 
     The originals' features are computed once for the rows at hand and kept while rows only drop out, as in
     `debias_latent`, where a chunk runs to its end before the next: memory for one chunk, however many originals there are.
     """
 
-    def __init__(self, features: Features, distance: Callable[..., torch.Tensor], originals: torch.Tensor):
+    def __init__(
+        self,
+        features: Callable[[torch.Tensor, torch.Tensor], list[torch.Tensor]],
+        distance: Callable[..., torch.Tensor],
+        originals: torch.Tensor,
+    ):
         check_pictures(originals, name="originals")
         self.features, self.distance, self.originals = features, distance, originals.detach().clamp(0, 1)
         self.index = torch.empty(0, dtype=torch.long)
@@ -152,9 +192,9 @@ class _ToOriginals:
                 self.kept = [feature[same.int().argmax(dim=1)] for feature in self.kept]
             else:
                 with torch.no_grad():
-                    self.kept = list(self.features(self.originals[index].to(images)))
+                    self.kept = self.features(self.originals[index].to(images), index)
             self.index = index
-        return self.distance(self.kept, self.features(images))
+        return self.distance(self.kept, self.features(images, index))
 
 
 def _at_least_float32(x: torch.Tensor) -> torch.Tensor:
