@@ -106,7 +106,7 @@ class Sampler:
         self.unconditional = model.encode_text([negative])  # (1, 77, d)
         shape = self.image_latents.shape[1:]
         if generator is None:
-            generators = [_person_generator(seed, person) for person in people]
+            generators = [person_generator(seed, person) for person in people]
             noise = torch.stack([torch.randn(shape, generator=g) for g in generators])
             self.generators: list[torch.Generator] | torch.Generator = generators
         else:
@@ -247,7 +247,8 @@ def detached_coefficients(scheduler: Any) -> torch.Tensor:
     return (logs - logs.mean()).exp()
 
 
-def _person_generator(seed: int, person: int) -> torch.Generator:
+def person_generator(seed: int, person: int) -> torch.Generator:
+    """Where the noise of a person comes from: a list of these makes the pipeline draw what `Sampler` draws."""
     state = np.random.SeedSequence((seed, int(person))).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
