@@ -239,7 +239,8 @@ def detached_coefficients(scheduler: Any) -> torch.Tensor:
     """What "detached" multiplies dL/de_t with, one for each timestep of a scheduler whose timesteps are set; their product is 1.
 
     sqrt(abar_t) sqrt(1 - abar_t) / (1 - alpha_t), divided by the geometric mean; alpha_t and its running product abar_t are
-    those of training (Shen et al. 2024, as in their code: without it, the noisy steps have next to no say).
+    those of training (Shen et al. 2024, as in their code). It evens out the steps: the scheduler's path alone weighs e_t by
+    the step in sqrt((1 - abar) / abar), so that the noisiest calls would drown the others.
     """
     t = scheduler.timesteps.cpu().long()
     total, beta = scheduler.alphas_cumprod.cpu().double()[t], scheduler.betas.cpu().double()[t]
