@@ -106,6 +106,13 @@ def test_rows_do_not_depend_on_each_other_nor_on_what_was_drawn_before(pix2pix, 
     assert not hasattr(kind, "num_inference_steps") or kind.num_inference_steps is None  # the scheduler given was not touched
 
 
+def test_each_call_is_told(pix2pix, people16, condition):
+    told = []
+    sampler = Sampler(pix2pix, people16, steps=3, scheduler=scheduler("PNDMScheduler", pix2pix))
+    sampler(condition, ALL, on_call=lambda: told.append(1))
+    assert len(told) == sampler.calls == 4
+
+
 def test_ddim_is_configured_as_published(pix2pix):
     made = ddim(pix2pix.scheduler)
     assert (made.config.clip_sample, made.config.set_alpha_to_one, made.config.beta_end) == (False, False, 0.012)

@@ -54,13 +54,13 @@ def edit(
     """
     check_positive("chunk_size", chunk_size)
     conditions = instructions if isinstance(instructions, torch.Tensor) else model.encode_text(instructions)
-    n, tokens = len(images), (model.tokenizer.model_max_length, model.width)
+    n, tokens, shape = len(images), (model.tokenizer.model_max_length, model.width), tuple(conditions.shape)
     if conditions.ndim == 3:
         conditions = conditions.expand(n, *conditions.shape)
     if conditions.ndim != 4 or len(conditions) != n or conditions.shape[2:] != tokens or not bool(conditions.isfinite().all()):
         raise ValueError(
             f"need texts, or finite conditions (m, {tokens[0]}, {tokens[1]}) for all pictures or (n, m, ...) for each of {n}, "
-            f"got {tuple(conditions.shape)}"
+            f"got {shape}"
         )
     m = conditions.shape[1]
     rows = torch.arange(n).repeat_interleave(m)
