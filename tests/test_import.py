@@ -12,8 +12,13 @@ def run(code: str) -> str:
 
 def test_import_is_light():
     loaded = run("import debias_utils, sys; print(' '.join(sys.modules))").split()
-    for heavy in ("torch", "pandas", "numpy", "open_clip", "matplotlib", "sklearn", "scipy"):
+    for heavy in ("torch", "pandas", "numpy", "open_clip", "matplotlib", "sklearn", "scipy", "diffusers", "transformers"):
         assert heavy not in loaded
+
+
+def test_the_editor_loads_diffusers_with_a_pipeline_only():
+    loaded = run("import debias_utils.edit.instruct, sys; print(' '.join(sys.modules))").split()
+    assert not {"diffusers", "transformers"} & set(loaded)
 
 
 def test_metrics_import_no_model_code():

@@ -1,3 +1,4 @@
+import copy
 import json
 
 import numpy as np
@@ -50,7 +51,7 @@ def test_every_official_run_is_reproduced(official, run):
 def test_people_by_instructions_are_what_the_pipeline_draws_one_by_one(pix2pix, people16, name):
     from diffusers import StableDiffusionInstructPix2PixPipeline
 
-    scheduler = pix2pix.scheduler if name == "euler-ancestral" else ddim(pix2pix.scheduler)
+    scheduler = copy.deepcopy(pix2pix.scheduler) if name == "euler-ancestral" else ddim(pix2pix.scheduler)
     parts = {**{part: getattr(pix2pix, part) for part in PARTS}, "scheduler": scheduler}
     pipeline = StableDiffusionInstructPix2PixPipeline(
         **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False

@@ -63,7 +63,8 @@ class Sampler:
         gradient: one of `GRADIENTS`; None draws pictures only. k: for "last-k" and "one-step", a call counted from the end.
 
     Attributes:
-        calls: calls of the UNet for a picture, each with three branches.
+        calls: calls of the UNet for a picture, each with three branches. noise: (n, 4, h', w'), the start of each person.
+        image_latents: (n, 4, h', w'). unconditional: (1, 77, d), the condition of the branches without c_T.
 
     Raises:
         ValueError: pictures as in `Pix2Pix.encode_image`; unknown choices; numbers out of range; a scheduler that draws noise
@@ -88,6 +89,8 @@ class Sampler:
     ):
         self.model, self.guidance, self.gradient, self.steps, n = model, guidance, gradient, steps, len(images)
         self.scheduler = ddim(model.scheduler) if scheduler is None else copy.deepcopy(scheduler)
+        if n == 0:
+            raise ValueError("need at least one picture")
         self._check_scheduler()
         self.calls = len(self._start_scheduler().timesteps)
         if guidance is not None and not (len(guidance) == 2 and all(math.isfinite(s) for s in guidance)):
@@ -95,7 +98,7 @@ class Sampler:
         check_positive("k", k)
         if gradient in ("last-k", "one-step") and k > self.calls:
             raise ValueError(f"k must lie between 1 and {self.calls}, the calls of the UNet in {steps} steps, got {k}")
-        self.first = self.calls - k if gradient in ("last-k", "one-step") else 0  # call that is recorded
+        self._first = self.calls - k if gradient in ("last-k", "one-step") else 0  # call that is recorded
         self.rows = torch.arange(n) if rows is None else torch.as_tensor(rows).long().cpu()
         if self.rows.ndim != 1 or not bool(((self.rows >= 0) & (self.rows < n)).all()):
             raise ValueError(f"rows must be (r,) positions among the {n} pictures, got {self.rows.tolist()}")
@@ -108,10 +111,10 @@ class Sampler:
         if generator is None:
             generators = [person_generator(seed, person) for person in people]
             noise = torch.stack([torch.randn(shape, generator=g) for g in generators])
-            self.generators: list[torch.Generator] | torch.Generator = generators
+            self._generators: list[torch.Generator] | torch.Generator = generators
         else:
             noise = torch.randn((n, *shape), generator=generator, device=generator.device)
-            self.generators = generator.clone_state()
+            self._generators = generator.clone_state()
         self.noise = noise.to(self.image_latents)  # (n, 4, h', w')
 
     def __call__(self, condition: torch.Tensor, index: torch.Tensor, *, on_call: Callable[[], Any] | None = None) -> torch.Tensor:
@@ -134,7 +137,7 @@ class Sampler:
         coefficients = detached_coefficients(scheduler) if self.gradient == "detached" else None
         latents = self.noise[rows] * scheduler.init_noise_sigma
         for call, t in enumerate(scheduler.timesteps):
-            with torch.set_grad_enabled(record and call >= self.first):
+            with torch.set_grad_enabled(record and call >= self._first):
                 z = scheduler.scale_model_input(latents if coefficients is None else latents.detach(), t)
                 noise = self._guided(z, t, branches)
                 if coefficients is not None and noise.requires_grad:
@@ -143,7 +146,7 @@ class Sampler:
                 latents = stepped.prev_sample
             if on_call is not None:
                 on_call()
-            if self.gradient == "one-step" and call == self.first:
+            if self.gradient == "one-step" and call == self._first:
                 latents = stepped.pred_original_sample
                 break
         pictures = _checkpoint(model.decode, latents)
@@ -184,14 +187,14 @@ class Sampler:
         """Generators for schedulers that draw noise at each step, from where the starting noise left them."""
         if type(self.scheduler).__name__ in DETERMINISTIC:
             return {}
-        if isinstance(self.generators, list):
-            return {"generator": [self.generators[row].clone_state() for row in rows]}
+        if isinstance(self._generators, list):
+            return {"generator": [self._generators[row].clone_state() for row in rows]}
         if len(index) != len(self.rows):
             raise ValueError(
                 f"with one generator for all, {type(self.scheduler).__name__} draws other noise for {len(index)} rows than for "
                 f"all {len(self.rows)}: draw all at once, or use seed and people"
             )
-        return {"generator": self.generators.clone_state()}
+        return {"generator": self._generators.clone_state()}
 
     def _check_scheduler(self) -> None:
         name, config = type(self.scheduler).__name__, self.scheduler.config

@@ -90,12 +90,12 @@ class Pix2Pix(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the model lives."""
-        return self.unet.device
+        return self.unet.conv_in.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
         """The precision of the UNet."""
-        return self.unet.dtype
+        return self.unet.conv_in.weight.dtype  # diffusers' own property goes through all parameters, 3 % of a small model's time
 
     def tokenize(self, texts: Sequence[str]) -> torch.Tensor:
         """N texts -> (n, 77) token ids: start, words, end, padding.
