@@ -16,9 +16,9 @@ gradient through the sampler; these are the ways, `GRADIENTS`. All but "one-step
             from each e_t to the picture is kept, and dL/de_t is scaled by `detached_coefficients` (Shen et al. 2024).
 
 Only e(c_I, c_T) depends on c_T. Where a call's latents carry no gradient ("detached", "one-step", the first recorded call of
-the others), the other two branches therefore run without one. For each call that is recorded, nothing but its input stays
-in memory (checkpointing): the memory for a gradient is that of one call of the UNet, of three times the pictures in "full" and
-"last-k" and once in the others, or that of the decoder if this is larger; the time is two forward calls and a backward one.
+the others), the other two branches therefore run without one. Of each call that is recorded, nothing but its input stays in
+memory (checkpointing), and the branch with c_T is a call of its own: the peak is one call of the UNet, of twice the pictures in
+"full" and "last-k" and once in the others, or the decoder if that is larger. The price is a second forward call of each.
 """
 
 from __future__ import annotations
