@@ -105,6 +105,7 @@ def test_rows_do_not_depend_on_each_other_nor_on_what_was_drawn_before(pix2pix, 
     same_person = sampler(condition[[0, 0]], torch.tensor([0, 2]))
     assert torch.allclose(same_person[0], same_person[1], atol=1e-6)
     assert str(vars(kind)) == str(before)  # the scheduler given was not touched
+    assert str(vars(sampler.scheduler)) == str(before)  # nor does ours hold on to what it was shown
 
 
 def test_each_call_is_told(pix2pix, people16, condition):
