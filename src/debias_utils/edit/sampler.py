@@ -45,7 +45,7 @@ DETERMINISTIC = ("DDIMScheduler", "PNDMScheduler", "EulerDiscreteScheduler")
 class Sampler:
     """Called as sampler(condition (m, 77, d), index (m,)) -> (m, 3, h, w): the decoder that `debias_latent` asks for.
 
-    Pictures are nominally in [0, 1] and not clamped, float32 whatever the model's precision. Rows do not depend on each
+    Pictures are nominally in [0, 1] and not clamped, at least float32 whatever the model's precision. Rows do not depend on each
     other. The starting noise of person i is drawn from (seed, people[i]), on the CPU in float32: it is the same in every
     batch, chunk, precision and on every device.
 
