@@ -10,10 +10,14 @@ from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .errors import check_choice
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CACHE_VARIABLE = "DEBIAS_UTILS_CACHE"
 WEIGHTS = Path(str(files("debias_utils"))) / "weights"  # folders of packaged models, and manifest.json
@@ -84,6 +88,25 @@ def cached_array(path: Path, make: Callable[[], np.ndarray], *, shape: tuple[int
         if found is None:
             raise OSError(f"{path} was written and cannot be read back; is the disk healthy?")
     return found
+
+
+def cached_table(path: Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """The table in a Parquet file; made and written, whole or not at all, if there is none that can be read.
+
+    Raises:
+        OSError: the cache folder cannot be written; found out before `make` is called.
+    """
+    import pandas as pd
+
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError):  # pyarrow's own errors are among them
+        check_writable(path.parent)
+    table = make()
+    unfinished = path.with_suffix(f".{os.getpid()}.part")
+    table.to_parquet(unfinished, index=False)
+    unfinished.replace(path)
+    return table
 
 
 def check_writable(folder: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from . import assets
+from .debias.words import AGE_SETS, GENDER_SETS, RACE_SETS, Sets
 from .errors import check_choice
 from .toonville.elements import element_names
 from .toonville.people import EVALUATION_SEED, PER_CELL
@@ -40,6 +41,7 @@ class Profile:
         clip_name: (tower, rho, training seed) -> the name of a CLIP.
         loaders: {part: device -> the part}, of the parts that are loaded on first use.
         sample_z: (n, seed) -> latents of the generator whose pictures are people of its world.
+        definitional_sets: {attribute: its sets of words}, see `debias.words`.
         known_channels: {style channel: what it draws}, of those for which that is known.
     """
 
@@ -53,6 +55,7 @@ class Profile:
     clip_name: Callable[[str, float, int], str]
     loaders: Mapping[str, Callable[[str], Any]]
     sample_z: Callable[[int, int], torch.Tensor]
+    definitional_sets: Mapping[str, Sets]
     known_channels: Mapping[int, str]
 
     def clip(self, rho: float = 0.9, *, training_seed: int = 0, tower: str = "rn") -> Clip:
@@ -158,6 +161,12 @@ class Profile:
         one = table[table["occupation"] == table["occupation"].iloc[0]]  # in random order
         return people.add_stereotype(everyday(one.head(n).reset_index(drop=True)))
 
+    def dressed(self, people: pd.DataFrame, occupation: str, *, seed: int = 0) -> torch.Tensor:
+        """(n, 3, h, w) pictures of the same people in an occupation's clothes: what no editor could do better."""
+        from .toonville import people as _people
+
+        return self.portraits(_people.dress(people, occupation, borrowed=0.0, seed=seed))
+
     def portraits(self, people: pd.DataFrame) -> torch.Tensor:
         """(n, 3, h, w) pictures in [0, 1] of people."""
         from .toonville import data
@@ -244,6 +253,11 @@ PROFILES: dict[str, dict[str, Any]] = {
             "perceptual": _perceptual,
         },
         "sample_z": _toonville_z,
+        "definitional_sets": {
+            "gender": GENDER_SETS["toonville"],
+            "skin": RACE_SETS["toonville"],
+            "age": AGE_SETS["toonville"],
+        },
         "known_channels": dict(enumerate(element_names())),  # b4.conv1 comes first
     },
 }

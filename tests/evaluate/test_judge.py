@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from debias_utils.evaluate.judge import flips, judge
+from debias_utils.evaluate.judge import judge
 
 CLASSES = {
     "gender": ["feminine", "masculine"],
@@ -36,8 +36,8 @@ def test_one_row_for_each_edit():
     assert rows["person"].tolist() == [0, 1, 0, 1]
     assert np.allclose(rows["occupation_score"], [0.9, 1.0, 0.9, 0.7])
     assert np.allclose(rows["gender_shift"], 2**0.5 * np.array([0, 0.5, 0.5, 0]), atol=1e-6)
-    assert flips(rows, "gender").tolist() == [False, True, True, False]
-    assert flips(rows, "skin").tolist() == [False, False, False, True]
+    assert rows["gender_flip"].tolist() == [False, True, True, False]
+    assert rows["skin_flip"].tolist() == [False, False, False, True]
     assert rows["age_after"].tolist() == ["older", "older", "young", "older"]
 
 
@@ -46,7 +46,7 @@ def test_the_original_itself_has_no_shift():
     rows = judge(originals, originals[None], ["nurse"], attributes=Judge(), identity=lambda x: torch.ones(len(x), 4) / 2)
     assert rows[["gender_shift", "skin_shift", "age_shift"]].to_numpy().max() == 0
     assert np.allclose(rows["identity"], 1)
-    assert not flips(rows, "age").any()
+    assert not rows["age_flip"].any()
 
 
 @pytest.mark.parametrize(
@@ -60,5 +60,3 @@ def test_the_original_itself_has_no_shift():
 def test_bad_input(edited, occupations, message):
     with pytest.raises(ValueError, match=message):
         judge(torch.zeros(2, 3, 2, 2), edited, occupations, attributes=Judge())
-    with pytest.raises(ValueError, match="unknown attribute 'height'"):
-        flips(None, "height")

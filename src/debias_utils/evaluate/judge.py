@@ -40,8 +40,9 @@ def judge(
 
     Returns:
         k * n rows, occupations outermost: occupation, person (row of the originals); for gender, skin and age the labels
-        `gender_before`, `gender_after` and the printed RMSE `gender_shift`, in [0, sqrt(2)]; `occupation_score`, the
-        judge's probability of the occupation that was asked for, in [0, 1]; identity, the cosine in [-1, 1].
+        `gender_before`, `gender_after`, whether they differ, `gender_flip`, and the printed RMSE `gender_shift`, in
+        [0, sqrt(2)]; `occupation_score`, the judge's probability of the occupation that was asked for, in [0, 1]; identity,
+        the cosine in [-1, 1].
 
     Raises:
         ValueError: shapes that do not fit, an unknown occupation.
@@ -61,8 +62,9 @@ def judge(
     }
     for name in ATTRIBUTES:
         labels = np.asarray(attributes.classes[name], dtype=object)
-        columns[f"{name}_before"] = np.tile(labels[before[name].argmax(axis=1)], k)
-        columns[f"{name}_after"] = labels[after[name].argmax(axis=1)]
+        columns[f"{name}_before"] = was = np.tile(labels[before[name].argmax(axis=1)], k)
+        columns[f"{name}_after"] = now = labels[after[name].argmax(axis=1)]
+        columns[f"{name}_flip"] = was != now
         columns[f"{name}_shift"] = np.asarray(attribute_shift(np.tile(before[name], (k, 1)), after[name]))
     asked = np.repeat([attributes.classes["occupation"].index(name) for name in occupations], n)
     columns["occupation_score"] = after["occupation"][np.arange(k * n), asked]
@@ -70,12 +72,6 @@ def judge(
         embedded = [torch.cat([identity(part) for part in x.split(batch_size)]) for x in (originals, edited.flatten(0, 1))]
         columns["identity"] = (embedded[0].repeat(k, 1) * embedded[1]).sum(dim=1).cpu().numpy()
     return pd.DataFrame(columns)
-
-
-def flips(rows: pd.DataFrame, attribute: str) -> np.ndarray:
-    """(rows,) bool: does the judge call the person something else after the edit? attribute out of `ATTRIBUTES`."""
-    check_choice("attribute", attribute, ATTRIBUTES)
-    return (rows[f"{attribute}_before"] != rows[f"{attribute}_after"]).to_numpy()
 
 
 def _probabilities(images: torch.Tensor, attributes: AttributeClassifier, batch_size: int) -> dict[str, np.ndarray]:

@@ -16,7 +16,6 @@ from ..debias.gradient import Result, debias_latent
 from ..debias.losses import clip_loss, identity_loss, perceptual_loss
 from ..debias.orthogonal import orthogonalise
 from ..debias.subspace import BiasSubspace, debias_delta
-from ..debias.words import AGE_SETS, GENDER_SETS, RACE_SETS
 from ..edit import relevance as _relevance
 from ..edit.styleclip import beta_for, direction, edit, text_delta
 from ..errors import check_choice
@@ -26,7 +25,7 @@ from .judge import judge
 if TYPE_CHECKING:
     from ..profiles import Profile
 
-SETS = {"gender": GENDER_SETS, "skin": RACE_SETS, "age": AGE_SETS}
+PROTECTED = ("gender", "skin")  # what text-based debiasing takes out, as in the paper
 BETAS = {"clip": 1.0, "identity": 3.0, "perceptual": 10.0}
 CHANNELS, ALPHA = 12, 3.0  # of the edits that are debiased: the chapters show what other choices do
 STEPS = 20
@@ -48,7 +47,8 @@ class StyleClipStudy:
     """
 
     def __init__(self, parts: Profile, *, rho: float = 0.9, training_seed: int = 0, people: int = 40, samples: int = 1000):
-        self.parts, self.clip, self.jobs = parts, parts.clip(rho, training_seed=training_seed), list(OCCUPATIONS)
+        self.parts, self.rho, self.training_seed = parts, rho, training_seed
+        self.clip, self.jobs = parts.clip(rho, training_seed=training_seed), list(OCCUPATIONS)
         self.people = parts.sitters(people, seed=training_seed)
         self.start = parts.invert(parts.portraits(self.people))
         self.originals = parts.draw(self.start)
@@ -79,23 +79,31 @@ class StyleClipStudy:
         low, high = self.statistics.low, self.statistics.high
         return torch.stack([edit(self.start, d, alpha=alpha, low=low, high=high) for d in directions])
 
+    def edit(self, deltas: torch.Tensor, *, channels: int = CHANNELS, alpha: float = ALPHA) -> torch.Tensor:
+        """(t, n, S) styles of everyone after an edit along each text difference (t, d)."""
+        return self.apply(self.directions(self.relevance(deltas), channels=channels), alpha=alpha)
+
     def subspace(self, *attributes: str, n_components: float | int = 0.9) -> BiasSubspace:
-        """The joint subspace of attributes out of gender, skin and age, fitted on Toonville's definitional sets.
+        """The joint subspace of attributes out of gender, skin and age, fitted on the profile's definitional sets.
 
         Raises:
             ValueError: no attribute, or an unknown one; names the choices.
         """
         spaces = []
         for attribute in attributes or ("",):
-            check_choice("attribute", attribute, SETS)
+            check_choice("attribute", attribute, self.parts.definitional_sets)
             with torch.no_grad():
-                embedded = [self.clip.encode_prompts(list(words)) for words in SETS[attribute]["toonville"]]
+                embedded = [self.clip.encode_prompts(list(words)) for words in self.parts.definitional_sets[attribute]]
             spaces.append(BiasSubspace.fit(embedded, n_components=n_components))
         return reduce(BiasSubspace.join, spaces)
 
     def debiased(self, subspace: BiasSubspace) -> torch.Tensor:
         """Text-based debiasing: (14, d) text differences with the subspace taken out."""
         return debias_delta(self.deltas, torch.zeros_like(self.neutral), subspace)
+
+    def debiased_texts(self, subspace: BiasSubspace) -> torch.Tensor:
+        """(14, d) texts of the occupations with the subspace taken out."""
+        return subspace.project_out(self.texts)
 
     def orthogonal(self, directions: torch.Tensor, subspace: BiasSubspace) -> torch.Tensor:
         """The third way, ours: edits (14, S) made orthogonal to the relevance of the channels to the subspace."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -31,3 +32,12 @@ class AttributeClassifier(nn.Module):
         """Probabilities: (n, 3, h, w) pictures in [0, 1] -> {attribute: (n, classes) float32, rows sum to 1}."""
         logits = self.network(images).float().split([len(names) for names in self.classes.values()], dim=1)
         return {attribute: part.softmax(dim=1) for attribute, part in zip(self.classes, logits, strict=True)}
+
+    @torch.no_grad()
+    def labels(self, images: torch.Tensor, *, batch_size: int = 256) -> dict[str, np.ndarray]:
+        """The most probable class: (n, 3, h, w) pictures in [0, 1] -> {attribute: (n,) names}."""
+        seen = [self(part) for part in images.split(batch_size)]
+        return {
+            name: np.asarray(classes, dtype=object)[torch.cat([part[name] for part in seen]).argmax(dim=1).cpu().numpy()]
+            for name, classes in self.classes.items()
+        }

@@ -60,14 +60,9 @@ def groups_of(people: pd.DataFrame) -> dict[str, np.ndarray]:
     return groups
 
 
-@torch.no_grad()
 def right_answers(images: torch.Tensor, people: pd.DataFrame, judge: AttributeClassifier) -> dict[str, np.ndarray]:
     """{attribute: (n,) bool}: where the judge's answer is the truth."""
-    answers = [judge(part) for part in images.split(256)]
-    return {
-        name: np.asarray(labels, object)[torch.cat([a[name] for a in answers]).argmax(dim=1).numpy()] == people[name].to_numpy()
-        for name, labels in judge.classes.items()
-    }
+    return {name: seen == people[name].to_numpy() for name, seen in judge.labels(images).items()}
 
 
 @torch.no_grad()

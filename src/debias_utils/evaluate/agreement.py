@@ -1,0 +1,114 @@
+"""Do the ways to a channel's relevance agree, and what does each cost? Measured on the same pictures, in one run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from .. import assets
+from ..edit.relevance import expected_gradient, finite_difference, gradient
+from .study import StyleClipStudy
+from .table import path_of
+
+if TYPE_CHECKING:
+    from ..profiles import Profile
+
+PUBLISHED, FIVE, ONE = "differences, 5 σ, published", "differences, 5 σ, not normalised", "differences, 1 σ"
+SWITCH = "switching each channel"
+GRADIENT, ONE_TEXT, PROBES = "gradient", "gradient, one text", "gradient with probes"
+EXPECTED, REGRESSION = "expected gradient", "regression"
+PICTURES, MANY = 16, 256  # for differences and gradients; for the expected gradient
+
+
+def relevances(parts: Profile, *, pictures: int = PICTURES, many: int = MANY, progress: bool = True) -> pd.DataFrame:
+    """Relevance of every style channel to every occupation, by every way; computed once, then read from the cache.
+
+    Returns:
+        Columns way, seconds (for all texts; of "gradient, one text" for one), occupation, channel, relevance. Channels that
+        never change are left out: their relevance is 0.
+    """
+    path = path_of(parts, "relevances", {"pictures": pictures, "many": many})
+    return assets.cached_table(path, lambda: compute(parts, pictures=pictures, many=many, progress=progress))
+
+
+def compute(parts: Profile, *, pictures: int, many: int, progress: bool = True) -> pd.DataFrame:
+    """The table of `relevances`, computed now."""
+    from tqdm import tqdm
+
+    study = StyleClipStudy(parts, people=1)
+    statistics, deltas = study.statistics, study.deltas
+    common = (parts.generator, study.clip.encode_image)
+    same, more, live = study.styles[:pictures], study.styles[:many], statistics.std > 0
+
+    def differences(**options: Any) -> torch.Tensor:
+        return deltas @ finite_difference(*common, same, statistics, channels=live, **options).T
+
+    ways: dict[str, Callable[[], torch.Tensor]] = {
+        ONE_TEXT: lambda: gradient(*common, same, statistics, deltas[:1]),
+        GRADIENT: lambda: gradient(*common, same, statistics, deltas),
+        PROBES: lambda: gradient(*common, same, statistics, deltas, probes=16),
+        EXPECTED: lambda: expected_gradient(*common, more, statistics, deltas),
+        REGRESSION: lambda: study.relevance(deltas),
+        ONE: lambda: differences(step=1, around="sample", normalize=False),
+        FIVE: lambda: differences(normalize=False),
+        SWITCH: lambda: differences(step=1e3, clamp=True, normalize=False),
+        PUBLISHED: lambda: differences(),
+    }
+    ways[ONE_TEXT]()  # warm up
+    blocks = []
+    for way, measure in tqdm(ways.items(), desc="relevance", unit="way", disable=not progress):
+        begin = time.perf_counter()
+        found = measure()
+        seconds = time.perf_counter() - begin
+        kept = found[:, live].cpu().numpy()  # (t, live)
+        blocks.append(
+            pd.DataFrame(
+                {
+                    "way": way,
+                    "seconds": seconds,
+                    "occupation": np.repeat(study.jobs[: len(kept)], kept.shape[1]),
+                    "channel": np.tile(live.nonzero()[:, 0].cpu().numpy(), len(kept)),
+                    "relevance": kept.ravel(),
+                }
+            )
+        )
+    return pd.concat(blocks, ignore_index=True)
+
+
+def spearman(table: pd.DataFrame, one: str, other: str) -> np.ndarray:
+    """Rank correlation of two ways over the channels, (occupations,)."""
+    from scipy.stats import spearmanr
+
+    a, b = (_matrix(table, way) for way in (one, other))
+    return np.array([spearmanr(x, y).statistic for x, y in zip(a, b, strict=True)])
+
+
+def own_elements(table: pd.DataFrame, way: str, names: Sequence[str], *, count: int = 4) -> float:
+    """How many of an occupation's elements are among its `count` most relevant channels, mean over occupations.
+
+    Args:
+        names: what each channel draws (`Profile.channel_names`), "headgear: nurse" for an element of the nurse's.
+    """
+    found = []
+    for occupation, block in table[table["way"] == way].groupby("occupation"):
+        top = block.nlargest(count, "relevance")["channel"]
+        found.append(sum(names[channel].endswith(f": {occupation}") for channel in top))
+    return float(np.mean(found))
+
+
+def matrix(table: pd.DataFrame, way: str, *, channels: int) -> torch.Tensor:
+    """(occupations, channels) relevance by one way, 0 for channels that never change, as `styleclip.direction` takes it."""
+    block = table[table["way"] == way]
+    full = torch.zeros(block["occupation"].nunique(), channels)
+    full[:, torch.from_numpy(block["channel"].unique())] = torch.from_numpy(_matrix(table, way)).float()
+    return full
+
+
+def _matrix(table: pd.DataFrame, way: str) -> np.ndarray:
+    block = table[table["way"] == way]
+    return block["relevance"].to_numpy().reshape(block["occupation"].nunique(), -1)
