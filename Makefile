@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup book test check lint browser bench mini-models linkcheck repository clean
+.PHONY: help setup book tables test check lint browser bench mini-models linkcheck repository clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -21,11 +21,15 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@touch $@
 
 book: setup  ## run every chapter and build the pages (CHAPTERS="ranking" for some, ARGS="-p seed 1")
+	$(if $(CHAPTERS)$(ARGS),,@$(MAKE) --no-print-directory tables)
 	$(BIN)/python tools/run_chapters.py --profile $(PROFILE) $(ARGS) $(CHAPTERS)
 	$(BIN)/python tools/check_chapters.py _build/book
 	$(BIN)/jupyter-book build _build/book --path-output . -n -W --keep-going --quiet
 	$(BIN)/python tools/check_site.py _build/html
 	@echo "The book is ready: open $(CURDIR)/_build/html/index.html"
+
+tables: setup  ## compute the tables that the chapters on editing read (kept; a part of `make book`)
+	$(BIN)/python -m debias_utils.evaluate --profile $(PROFILE)
 
 test: setup  ## run the tests
 	$(BIN)/python -m pytest

@@ -36,7 +36,7 @@ RHOS = (0.9, 0.0)  # the biased CLIP, and the control
 PEOPLE = 40
 ALPHAS = (1.0, 2.0, ALPHA, 6.0)  # of the curves over the strength
 CURVE_PEOPLE, VARIANT_PEOPLE = 8, 3  # whom the gradient-based method edits at other strengths, and in its variants
-ORTHOGONAL_CHANNELS, ORTHOGONAL_STRENGTH = 96, 2.0  # it needs more channels than the edit has, and twice its strength
+ORTHOGONAL_CHANNELS = 96  # a few channels cannot be orthogonal to nearly as many protected directions and still be the edit
 VARIANTS: dict[str, dict[str, Any]] = {  # of the gradient-based method: after Fig. 8 of the paper, and what it leaves open
     "CLIP alone": {"betas": {"clip": BETAS["clip"]}},
     "CLIP + identity": {"betas": {**BETAS, "perceptual": 0.0}},
@@ -51,7 +51,7 @@ VARIANTS: dict[str, dict[str, Any]] = {  # of the gradient-based method: after F
 }
 SETTINGS = {
     "alpha": ALPHA, "alphas": ALPHAS, "betas": BETAS, "channels": CHANNELS, "curve_people": CURVE_PEOPLE, "people": PEOPLE,
-    "orthogonal": (ORTHOGONAL_CHANNELS, ORTHOGONAL_STRENGTH), "protected": PROTECTED, "removed": REMOVED, "steps": STEPS,
+    "orthogonal_channels": ORTHOGONAL_CHANNELS, "protected": PROTECTED, "removed": REMOVED, "steps": STEPS,
     "variants": VARIANTS, "variant_people": VARIANT_PEOPLE,
 }  # fmt: skip
 
@@ -110,7 +110,7 @@ def edited(study: StyleClipStudy, *, progress: bool = True) -> Iterator[tuple[st
         starts = {GRADIENT: study.edit(study.deltas, alpha=alpha), GRADIENT_TEXT: study.edit(debiased, alpha=alpha)}
         yield BEFORE, alpha, starts[GRADIENT]
         yield TEXT, alpha, starts[GRADIENT_TEXT]
-        yield ORTHOGONAL, alpha, study.apply(orthogonal, alpha=ORTHOGONAL_STRENGTH * alpha)
+        yield ORTHOGONAL, alpha, study.apply(orthogonal, alpha=alpha)
         people = len(study.people) if alpha == ALPHA else CURVE_PEOPLE if first else 0
         for method, start in starts.items() if people else ():
             yield method, alpha, _debias(study, start[:, :people], texts[method], progress=progress)
