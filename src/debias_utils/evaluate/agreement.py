@@ -105,10 +105,10 @@ def matrix(table: pd.DataFrame, way: str, *, channels: int) -> torch.Tensor:
     """(occupations, channels) relevance by one way, 0 for channels that never change, as `styleclip.direction` takes it."""
     block = table[table["way"] == way]
     full = torch.zeros(block["occupation"].nunique(), channels)
-    full[:, torch.from_numpy(block["channel"].unique())] = torch.from_numpy(_matrix(table, way)).float()
+    full[:, torch.as_tensor(block["channel"].unique().tolist())] = torch.from_numpy(_matrix(table, way)).float()
     return full
 
 
 def _matrix(table: pd.DataFrame, way: str) -> np.ndarray:
     block = table[table["way"] == way]
-    return block["relevance"].to_numpy().reshape(block["occupation"].nunique(), -1)
+    return block["relevance"].to_numpy(copy=True).reshape(block["occupation"].nunique(), -1)
