@@ -1,4 +1,4 @@
-"""Train the mini editor's VAE: pictures of 64 x 64 to latents of 8 x 8 and back."""
+"""Train the mini editor's VAE: pictures of 64 x 64 to latents of 16 x 16 and back."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 
 from . import data, people
 
-CHANNELS = (16, 32, 64, 128)  # at 64, 32, 16, 8 pixels
-LATENT = 16  # channels of the latents
+CHANNELS = (16, 32, 64)  # at 64, 32, 16 pixels
+LATENT = 8  # channels of the latents
 PERCEPTUAL = 10.0  # weight beside the L1 distance, as the generator's
-KL = 1e-3  # weight of the mean over the latents: just enough that the decoder bears small errors of the UNet
+KL = 1e-4  # weight of the mean over the latents: just enough that the decoder bears small errors of the UNet
 
 
 def new_vae() -> Any:
@@ -26,7 +26,7 @@ def new_vae() -> Any:
     )  # fmt: skip
 
 
-def train_vae(out: Path, *, count: int = 20_000, steps: int = 4_000, batch: int = 8, seed: int = 0) -> None:
+def train_vae(out: Path, *, count: int = 20_000, steps: int = 5_000, batch: int = 8, seed: int = 0) -> None:
     """L1 in [-1, 1] + `PERCEPTUAL` x perceptual distance + `KL` x KL divergence, on balanced people.
 
     At the end the latents are standardised, see `standardise`. The inverter is read from `out`: train it first.
