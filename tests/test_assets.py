@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from debias_utils import assets
+from debias_utils.toonville import card
 
 NAME = "toonville-rn-rho0.9-seed0"
 
@@ -15,6 +16,7 @@ def weights(tmp_path):
     """A copy of one packaged model that a test may damage."""
     root = tmp_path / "weights"
     shutil.copytree(assets.WEIGHTS / NAME, root / NAME)
+    shutil.copy(assets.WEIGHTS / "toonville-bpe.txt.gz", root)
     listed = {file: digest for file, digest in assets.manifest().items() if file.startswith(NAME)}
     (root / "manifest.json").write_text(json.dumps(listed))
     return root
@@ -22,11 +24,21 @@ def weights(tmp_path):
 
 def test_every_packaged_file_is_whole_and_small():
     for file, digest in assets.manifest().items():
-        assert assets.verify(assets.WEIGHTS / file, digest).stat().st_size <= 6e6
+        assert assets.verify(assets.WEIGHTS / file, digest).stat().st_size <= 10e6
 
 
 def test_packaged_model_is_checked(weights):
     assert assets.packaged_model(NAME, root=weights) == weights / NAME
+
+
+def test_a_model_in_folders_is_checked_whole(weights):
+    (weights / "editor" / "unet").mkdir(parents=True)
+    (weights / "editor" / "unet" / "config.json").write_text("{}")
+    card.write_manifest(weights)
+    assert assets.packaged_model("editor", root=weights) == weights / "editor"
+    (weights / "editor" / "unet" / "config.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"unet/config.json .*altered"):
+        assets.packaged_model("editor", root=weights)
 
 
 def test_truncated(weights):

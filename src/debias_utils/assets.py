@@ -37,9 +37,9 @@ def packaged_model(name: str, *, root: Path = WEIGHTS) -> Path:
         FileNotFoundError: a file of the model is missing.
     """
     listed = manifest() if root == WEIGHTS else json.loads((root / "manifest.json").read_text("utf-8"))
-    check_choice("model", name, sorted({Path(file).parent.as_posix() for file in listed} - {"."}))
+    check_choice("model", name, sorted({file.split("/")[0] for file in listed if "/" in file}))
     for file, expected in listed.items():
-        if Path(file).parent.as_posix() == name:
+        if file.startswith(f"{name}/"):
             verify(root / file, expected)
     return root / name
 

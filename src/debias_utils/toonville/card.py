@@ -82,7 +82,7 @@ def measure(name: str, people: pd.DataFrame) -> dict[str, object]:
 
 def write_manifest(root: Path = assets.WEIGHTS) -> None:
     """List the SHA-256 of every file that a model is loaded from."""
-    found = sorted([*root.glob("*/*.safetensors"), *root.glob("*/*.json"), root / TOKENIZER])
+    found = sorted([*root.glob("*/**/*.safetensors"), *root.glob("*/**/*.json"), root / TOKENIZER])
     listed = {path.relative_to(root).as_posix(): assets.sha256_of(path) for path in found}
     (root / "manifest.json").write_text(json.dumps(listed, indent=1) + "\n", "utf-8")
     assets.manifest.cache_clear()

@@ -1,7 +1,8 @@
 """Train the packaged models of Toonville anew: ``python -m debias_utils.toonville.train`` (``make mini-models``).
 
-Every model is trained by itself, with its own seed: any of them can be left out, but for the inverter, whose feature
-maps the generator needs.
+Every model is trained by itself, with its own seed: any of them can be left out, but for what others are made of. The
+generator and the VAE need the inverter, whose feature maps make the perceptual distance; an editor needs the VAE and a mini
+CLIP.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from .. import assets
-from . import train_clip, train_editor, train_judges
+from . import train_clip, train_editor, train_judges, train_pix2pix, train_vae
 
 MODELS: dict[str, Callable[..., None]] = {
     "toonville-inverter": train_editor.train_inverter,
@@ -24,6 +25,8 @@ MODELS: dict[str, Callable[..., None]] = {
         train_clip.model_name(tower, rho, seed): partial(train_clip.train_clip, tower=tower, rho=rho, seed=seed)
         for tower, rho, seed in train_clip.SHIPPED
     },
+    "toonville-vae": train_vae.train_vae,
+    **{train_pix2pix.editor_name(rho): partial(train_pix2pix.train_pix2pix, rho=rho) for rho in train_pix2pix.RHOS},
 }
 
 

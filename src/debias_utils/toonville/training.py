@@ -80,3 +80,65 @@ def save_half(state: dict[str, torch.Tensor], path: Path) -> None:
     unfinished = path.with_suffix(".part")  # renamed when whole
     save_file({k: v.detach().half().contiguous() if v.is_floating_point() else v for k, v in state.items()}, unfinished)
     unfinished.replace(path)
+
+
+class Checkpoint:
+    """What a long training needs to go on after it was killed: weights, their running mean, and AdamW's moments.
+
+    Args:
+        path: the file, safetensors. model, average, optimizer: saved and restored. settings: a training that was started with
+            others is refused.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        model: torch.nn.Module,
+        average: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        settings: dict[str, Any],
+    ):
+        self.path, self.model, self.average, self.optimizer = path, model, average, optimizer
+        self.settings = json.dumps(settings, sort_keys=True)
+
+    def save(self, done: int) -> None:
+        """Write everything as it is after `done` steps, whole or not at all."""
+        from safetensors.torch import save_file
+
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
+        for i, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{k}": v for k, v in moments.items()}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self.path.with_suffix(".part")
+        save_file(tensors, unfinished, metadata={"settings": self.settings, "done": str(done)})
+        unfinished.replace(self.path)
+
+    def resume(self) -> int:
+        """Restore what was saved; returns the steps that are done, 0 if nothing was.
+
+        Raises:
+            ValueError: it was saved by a training with other settings.
+        """
+        from safetensors import safe_open
+        from safetensors.torch import load_file
+
+        if not self.path.is_file():
+            return 0
+        with safe_open(self.path, framework="pt") as file:
+            kept = file.metadata()
+        if kept["settings"] != self.settings:
+            raise ValueError(
+                f"{self.path} is of a training with {kept['settings']}, not {self.settings}: start that again, or delete the file"
+            )
+        tensors = load_file(self.path)
+        self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+        self.average.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("average.")})
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                _, i, key = name.split(".")
+                state.setdefault(int(i), {})[key] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        return int(kept["done"])
