@@ -58,13 +58,14 @@ def new_unet(*, width: int) -> Any:
 def new_scheduler() -> Any:
     """Stable Diffusion's training schedule, sampled by DDIM (Song et al. 2021) from its very end; the UNet predicts v.
 
-    v (Salimans and Ho 2022) rather than the noise: where the latent is all noise, the picture is all that is to be said.
+    v (Salimans and Ho 2022) rather than the noise: where the latent is all noise, the picture is all that is to be said. Edits
+    in 4 steps were as good as in 10.
     """
     from diffusers import DDIMScheduler
 
     return DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
-        steps_offset=1, timestep_spacing="trailing", prediction_type="v_prediction",
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, timestep_spacing="trailing",
+        prediction_type="v_prediction",
     )  # fmt: skip
 
 
