@@ -58,8 +58,7 @@ def new_unet(*, width: int) -> Any:
 def new_scheduler() -> Any:
     """Stable Diffusion's training schedule, sampled by DDIM (Song et al. 2021) from its very end; the UNet predicts v.
 
-    v (Salimans and Ho 2022) rather than the noise: where the latent is all noise, the picture is all that is to be said. Edits
-    in 4 steps were as good as in 10.
+    v (Salimans and Ho 2022) rather than the noise: where the latent is all noise, the picture is all that is to be said.
     """
     from diffusers import DDIMScheduler
 
