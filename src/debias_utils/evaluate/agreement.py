@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,11 +19,13 @@ from .table import path_of
 if TYPE_CHECKING:
     from ..profiles import Profile
 
-PUBLISHED, FIVE, ONE = "differences, 5 σ, published", "differences, 5 σ, not normalised", "differences, 1 σ"
-SWITCH = "switching each channel"
+PUBLISHED, FIVE = "differences, 5 σ, published", "differences, 5 σ, not normalised"
+SMALL = {step: f"differences, {step:g} σ" for step in (0.25, 0.5, 1.0, 2.0)}  # around the pictures' own styles
+ONE = SMALL[1.0]
+SWITCH, OTHERS = "switching each channel", "differences, 5 σ, other pictures"
 GRADIENT, ONE_TEXT, PROBES = "gradient", "gradient, one text", "gradient with probes"
 EXPECTED, REGRESSION = "expected gradient", "regression"
-PICTURES, MANY = 16, 256  # for differences and gradients; for the expected gradient
+PICTURES, MANY = 32, 256  # for differences and gradients; for the expected gradient
 
 
 def relevances(parts: Profile, *, pictures: int = PICTURES, many: int = MANY, progress: bool = True) -> pd.DataFrame:
@@ -43,10 +46,11 @@ def compute(parts: Profile, *, pictures: int, many: int, progress: bool = True) 
     study = StyleClipStudy(parts, people=1)
     statistics, deltas = study.statistics, study.deltas
     common = (parts.generator, study.clip.encode_image)
-    same, more, live = study.styles[:pictures], study.styles[:many], statistics.std > 0
+    same, others, more = study.styles[:pictures], study.styles[-pictures:], study.styles[:many]
+    live = statistics.std > 0
 
-    def differences(**options: Any) -> torch.Tensor:
-        return deltas @ finite_difference(*common, same, statistics, channels=live, **options).T
+    def differences(styles: torch.Tensor, **options: Any) -> torch.Tensor:
+        return deltas @ finite_difference(*common, styles, statistics, channels=live, **options).T
 
     ways: dict[str, Callable[[], torch.Tensor]] = {
         ONE_TEXT: lambda: gradient(*common, same, statistics, deltas[:1]),
@@ -54,10 +58,11 @@ def compute(parts: Profile, *, pictures: int, many: int, progress: bool = True) 
         PROBES: lambda: gradient(*common, same, statistics, deltas, probes=16),
         EXPECTED: lambda: expected_gradient(*common, more, statistics, deltas),
         REGRESSION: lambda: study.relevance(deltas),
-        ONE: lambda: differences(step=1, around="sample", normalize=False),
-        FIVE: lambda: differences(normalize=False),
-        SWITCH: lambda: differences(step=1e3, clamp=True, normalize=False),
-        PUBLISHED: lambda: differences(),
+        **{name: partial(differences, same, step=step, around="sample", normalize=False) for step, name in SMALL.items()},
+        FIVE: lambda: differences(same, normalize=False),
+        OTHERS: lambda: differences(others, normalize=False),
+        SWITCH: lambda: differences(same, step=1e3, clamp=True, normalize=False),
+        PUBLISHED: lambda: differences(same),
     }
     ways[ONE_TEXT]()  # warm up
     blocks = []

@@ -63,8 +63,9 @@ def rows(parts: Profile, *, rho: float = 0.9, training_seed: int = 0, progress: 
         parts: the profile. rho, training_seed: which CLIP guides the edits. progress: show bars.
 
     Returns:
-        A row for each edited picture: the columns of `judge.judge` with identity, and rho, training, method (out of
-        `METHODS` and `REMOVED`) and alpha. With rho = 0, which has no bias to take out, only "Before" and the oracle.
+        A row for each edited picture: the columns of `judge.judge` with identity, and rho, training, method and alpha. Methods
+        are `METHODS`, `REMOVED` and, for some people of the first training, "Gradient-based: " with each of `VARIANTS`. With
+        rho = 0, which has no bias to take out, only "Before" and the oracle.
 
     Raises:
         OSError: the cache folder cannot be written.
