@@ -1,0 +1,96 @@
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from debias_utils.evaluate.compare import compare, holm, mean_interval, sign_flip_test
+
+
+@pytest.mark.parametrize("draw", ["normal", "skewed", "mixed"])
+def test_coverage_of_the_interval_at_40_people(draw):
+    rng, trials = np.random.default_rng(3), 2000
+    x = {
+        "normal": lambda: rng.standard_normal((trials, 40)),
+        "skewed": lambda: rng.exponential(size=(trials, 40)) - 1,
+        "mixed": lambda: np.where(rng.random((trials, 40)) < 0.3, rng.normal(1, 0.5, (trials, 40)), 0) - 0.3,
+    }[draw]()
+    spans = [mean_interval(row, repeats=500, seed=i)[1:] for i, row in enumerate(x)]
+    inside = np.mean([low <= 0 <= high for low, high in spans])
+    assert 0.93 <= inside <= 0.97
+
+
+def test_interval_is_seeded_and_turns_round_with_its_values():
+    x = np.random.default_rng(0).exponential(size=30)
+    mean, low, high = mean_interval(x, seed=1)
+    assert mean == pytest.approx(x.mean())
+    assert low < mean < high
+    assert mean_interval(x, seed=1) == (mean, low, high)
+    assert mean_interval(-x, seed=1) == pytest.approx((-mean, -high, -low))
+    assert mean_interval(10 * x + 2, seed=1) == pytest.approx((10 * mean + 2, 10 * low + 2, 10 * high + 2))
+    assert mean_interval([0.5, 0.5, 0.5]) == (0.5, 0.5, 0.5)
+
+
+def test_sign_flips_by_hand():
+    x = np.array([1.0, 2.0, -0.5, 3.0])
+    means = [np.dot(signs, x) / 4 for signs in itertools.product((1, -1), repeat=4)]
+    assert sign_flip_test(x) == pytest.approx(np.mean(np.abs(means) >= abs(x.mean()) - 1e-12))
+    assert sign_flip_test(np.ones(12)) == pytest.approx(2 / 2**12)
+
+
+def test_level_of_the_test_where_nothing_differs():
+    rng = np.random.default_rng(5)
+    claims = [sign_flip_test(rng.standard_normal(40) ** 3, repeats=499, seed=i) < 0.05 for i in range(1500)]
+    assert np.mean(claims) <= 0.06
+
+
+def test_holm_by_hand_and_its_family_wise_level():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == pytest.approx([1.0, 1.0])
+    assert len(holm([])) == 0
+    p = np.random.default_rng(2).random((4000, 8))
+    assert np.mean([(holm(row) < 0.05).any() for row in p]) == pytest.approx(0.05, abs=0.012)
+
+
+def people(**means):
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 0.3, 40)  # of the person, the same for every method
+    blocks = [
+        pd.DataFrame(
+            {"method": name, "training": 0, "person": range(40), "shift": mean + noise + rng.normal(0, 0.02, 40), "score": 0.5}
+        )
+        for name, mean in means.items()
+    ]
+    return pd.concat(blocks).set_index(["method", "training", "person"])
+
+
+def test_differences_are_paired_over_people():
+    found = compare(people(before=0.3, cure=0.25), [("cure", "before")], ["shift", "score"]).set_index("measure")
+    assert found.loc["shift", "n"] == 40
+    assert found.loc["shift", "low"] < -0.05 < found.loc["shift", "high"] < -0.03  # far less than the people differ
+    assert found.loc["shift", "p_holm"] == pytest.approx(2 * found.loc["shift", "p"])
+    assert tuple(found.loc["score", ["difference", "low", "high", "p"]]) == (0, 0, 0, 1)
+    few = people(before=0.3, cure=0.25).query("method == 'before' or person < 12")
+    assert compare(few, [("cure", "before")], ["shift"])["n"].tolist() == [12]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: mean_interval([1.0]), r"need at least 2 finite values \(n,\), got shape \(1,\)"),
+        (lambda: sign_flip_test([1.0, np.nan]), "with 1 not finite"),
+        (lambda: holm([0.1, 1.2]), r"need p-values \(m,\) in \[0, 1\], got \[0.1, 1.2\]"),
+        (lambda: compare(people(a=0), [("a", "b")], ["shift"]), "unknown method 'b'; choose one of: 'a'"),
+        (
+            lambda: compare(people(a=0, b=0), [("a", "b")], ["height"]),
+            "unknown measure 'height'; choose one of: 'shift', 'score'",
+        ),
+        (
+            lambda: compare(people(a=0, b=0).query("(method == 'a') == (person < 5)"), [("a", "b")], ["shift"]),
+            "'a' and 'b' have nobody in common",
+        ),
+    ],
+)
+def test_bad_input(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
