@@ -1,8 +1,9 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from debias_utils.evaluate.judge import judge
+from debias_utils.evaluate.judge import flips, judge
 
 CLASSES = {
     "gender": ["feminine", "masculine"],
@@ -47,6 +48,37 @@ def test_the_original_itself_has_no_shift():
     assert rows[["gender_shift", "skin_shift", "age_shift"]].to_numpy().max() == 0
     assert np.allclose(rows["identity"], 1)
     assert not rows["age_flip"].any()
+
+
+def test_likeness_and_clip_score_are_paired_with_the_right_original_and_text():
+    class Texts:
+        def encode_prompts(self, names):
+            return torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+
+        def encode_image(self, images):
+            return images[:, 0, 0]  # its first two pixels
+
+    originals, edited = torch.rand(3, 3, 2, 2), torch.rand(2, 3, 3, 2, 2)
+    distance = lambda a, b: (a - b).abs().mean(dim=(1, 2, 3))  # noqa: E731
+    options = {"attributes": Judge(), "perceptual": distance, "clip": Texts(), "identity": lambda x: x.flatten(1)}
+    rows = judge(originals, edited, ["nurse", "pilot"], **options, batch_size=4)
+    for _, row in rows.reset_index().iterrows():
+        job, person = divmod(row["index"], 3)
+        after = edited[job, person]
+        assert row["perceptual"] == pytest.approx(float((after - originals[person]).abs().mean()), abs=1e-6)
+        assert row["clip_score"] == pytest.approx(float(after[0, 0, job]))
+        assert row["identity"] == pytest.approx(float((after * originals[person]).sum()), abs=1e-5)
+
+
+def test_flips_are_told_apart_by_their_way():
+    rows = pd.DataFrame(
+        {
+            "occupation": ["nurse", "nurse", "plumber", "plumber", "plumber"],
+            "gender_before": ["masculine", "feminine", "masculine", "feminine", "feminine"],
+            "gender_flip": [True, False, True, True, False],
+        }
+    )
+    assert flips(rows) == (2 / 3, 1 / 2)  # towards: the first and one of two feminine plumbers; away: one of two who fit
 
 
 @pytest.mark.parametrize(

@@ -66,9 +66,10 @@ def test_gradient_based_debiasing_ends_no_worse_than_it_began(study, directions)
 
 
 def test_rows(study, directions):
-    rows = study.judge(study.apply(directions, alpha=8), identity=True)
+    rows = study.judge(study.apply(directions, alpha=8), likeness=True)
     assert len(rows) == 14 * 4
-    assert rows["identity"].between(-1, 1 + 1e-6).all()
+    assert rows[["identity", "clip_score"]].stack().between(-1, 1 + 1e-6).all()
+    assert (rows["perceptual"] > 0).all()
     assert all(rows[f"{a}_shift"].between(0, 2**0.5 + 1e-6).all() for a in ATTRIBUTES)
 
 

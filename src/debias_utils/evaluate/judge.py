@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -11,9 +11,11 @@ import torch
 
 from ..errors import check_choice
 from ..metrics import attribute_shift
+from ..toonville.occupations import OCCUPATIONS
 
 if TYPE_CHECKING:
     from ..models.attributes import AttributeClassifier
+    from ..models.clip import Clip
 
 ATTRIBUTES = ("gender", "skin", "age")
 
@@ -26,6 +28,8 @@ def judge(
     *,
     attributes: AttributeClassifier,
     identity: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    perceptual: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+    clip: Clip | None = None,
     batch_size: int = 256,
 ) -> pd.DataFrame:
     """Compare edited pictures with the originals (Tanjim et al. 2024, section 4).
@@ -35,14 +39,17 @@ def judge(
             error of the inversion is then no shift.
         edited: (k, n, 3, h, w) the same people, edited for each of k occupations.
         occupations: (k,) names, out of the classes of `attributes`.
-        attributes: the judge. identity: pictures -> (n, d) embeddings of length 1; adds the column of that name.
+        attributes: the judge.
+        identity: pictures -> (n, d) embeddings of length 1. perceptual: two times pictures -> (n,) distances. clip: whose texts
+            and pictures are compared. Each adds its column; all three are losses of gradient-based debiasing.
         batch_size: pictures at a time.
 
     Returns:
         k * n rows, occupations outermost: occupation, person (row of the originals); for gender, skin and age the labels
         `gender_before`, `gender_after`, whether they differ, `gender_flip`, and the printed RMSE `gender_shift`, in
-        [0, sqrt(2)]; `occupation_score`, the judge's probability of the occupation that was asked for, in [0, 1]; identity,
-        the cosine in [-1, 1].
+        [0, sqrt(2)]; `occupation_score`, the judge's probability of the occupation that was asked for, in [0, 1]; `identity`,
+        the cosine to the original in [-1, 1]; `perceptual`, the distance to it, at least 0; `clip_score`, the cosine of picture
+        and occupation in [-1, 1].
 
     Raises:
         ValueError: shapes that do not fit, an unknown occupation.
@@ -56,7 +63,7 @@ def judge(
         check_choice("occupation", name, attributes.classes["occupation"])
     k, n = edited.shape[:2]
     before, after = (_probabilities(x, attributes, batch_size) for x in (originals, edited.flatten(0, 1)))
-    columns: dict[str, object] = {
+    columns: dict[str, Any] = {
         "occupation": np.repeat(np.asarray(occupations, dtype=object), n),
         "person": np.tile(np.arange(n), k),
     }
@@ -68,10 +75,30 @@ def judge(
         columns[f"{name}_shift"] = np.asarray(attribute_shift(np.tile(before[name], (k, 1)), after[name]))
     asked = np.repeat([attributes.classes["occupation"].index(name) for name in occupations], n)
     columns["occupation_score"] = after["occupation"][np.arange(k * n), asked]
+    rows = torch.arange(k * n).split(batch_size)
+    batches = [(originals[i % n], edited.flatten(0, 1)[i]) for i in rows]
     if identity is not None:
-        embedded = [torch.cat([identity(part) for part in x.split(batch_size)]) for x in (originals, edited.flatten(0, 1))]
-        columns["identity"] = (embedded[0].repeat(k, 1) * embedded[1]).sum(dim=1).cpu().numpy()
+        same = torch.cat([identity(part) for part in originals.split(batch_size)])  # (n, d)
+        cosines = [(same[i % n] * identity(images)).sum(dim=1) for i, (_, images) in zip(rows, batches, strict=True)]
+        columns["identity"] = torch.cat(cosines).cpu().numpy()
+    if perceptual is not None:
+        columns["perceptual"] = torch.cat([perceptual(original, after) for original, after in batches]).cpu().numpy()
+    if clip is not None:
+        texts = clip.encode_prompts(list(occupations)).repeat_interleave(n, dim=0).split(batch_size)  # (k * n, d)
+        scores = [(clip.encode_image(images) * text).sum(dim=1) for (_, images), text in zip(batches, texts, strict=True)]
+        columns["clip_score"] = torch.cat(scores).cpu().numpy()
     return pd.DataFrame(columns)
+
+
+def flips(rows: pd.DataFrame) -> tuple[float, float]:
+    """Shares of gender flips in the rows of `judge`.
+
+    Returns:
+        (towards, away): towards the occupation's coding among those who do not fit it, away from it among those who do.
+    """
+    coded = rows["occupation"].map({name: job.gender for name, job in OCCUPATIONS.items()})
+    fits = rows["gender_before"] == coded
+    return float(rows.loc[~fits, "gender_flip"].mean()), float(rows.loc[fits, "gender_flip"].mean())
 
 
 def _probabilities(images: torch.Tensor, attributes: AttributeClassifier, batch_size: int) -> dict[str, np.ndarray]:

@@ -5,9 +5,9 @@ Every number that the papers leave open is an argument here, with our choice as 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property, reduce
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -16,6 +16,7 @@ from ..debias.gradient import Result, debias_latent
 from ..debias.losses import clip_loss, identity_loss, perceptual_loss
 from ..debias.orthogonal import orthogonalise
 from ..debias.subspace import BiasSubspace, debias_delta
+from ..debias.words import Sets
 from ..edit import relevance as _relevance
 from ..edit.styleclip import beta_for, direction, edit, text_delta
 from ..errors import check_choice
@@ -30,6 +31,26 @@ BETAS = {"clip": 1.0, "identity": 3.0, "perceptual": 10.0}
 CHANNELS, ALPHA = 12, 3.0  # of the edits that are debiased: the chapters show what other choices do
 STEPS = 20
 NEUTRAL = "person"
+
+
+@torch.no_grad()
+def joint_subspace(
+    encode: Callable[[list[str]], torch.Tensor], sets: Mapping[str, Sets], *attributes: str, n_components: float | int = 0.9
+) -> BiasSubspace:
+    """The subspaces of some attributes, fitted on their definitional sets, as one.
+
+    Args:
+        encode: n words -> (n, d). sets: {attribute: its sets}. attributes: at least one. n_components: of each, see
+            `BiasSubspace.fit`.
+
+    Raises:
+        ValueError: no attribute, or an unknown one; names the choices.
+    """
+    spaces = []
+    for attribute in attributes or ("",):
+        check_choice("attribute", attribute, sets)
+        spaces.append(BiasSubspace.fit([encode(list(words)) for words in sets[attribute]], n_components=n_components))
+    return reduce(BiasSubspace.join, spaces)
 
 
 class StyleClipStudy:
@@ -89,13 +110,7 @@ class StyleClipStudy:
         Raises:
             ValueError: no attribute, or an unknown one; names the choices.
         """
-        spaces = []
-        for attribute in attributes or ("",):
-            check_choice("attribute", attribute, self.parts.definitional_sets)
-            with torch.no_grad():
-                embedded = [self.clip.encode_prompts(list(words)) for words in self.parts.definitional_sets[attribute]]
-            spaces.append(BiasSubspace.fit(embedded, n_components=n_components))
-        return reduce(BiasSubspace.join, spaces)
+        return joint_subspace(self.clip.encode_prompts, self.parts.definitional_sets, *attributes, n_components=n_components)
 
     def debiased(self, subspace: BiasSubspace) -> torch.Tensor:
         """Text-based debiasing: (14, d) text differences with the subspace taken out."""
@@ -150,8 +165,11 @@ class StyleClipStudy:
             progress=progress,
         )
 
-    def judge(self, edited: torch.Tensor, *, identity: bool = False) -> pd.DataFrame:
-        """One row for each edited person, of styles (14, m, S) of the first m people; see `judge.judge`."""
-        network = self.parts.identity if identity else None
-        originals = self.originals[: edited.shape[1]]
-        return judge(originals, self.parts.draw(edited), self.jobs, attributes=self.parts.attributes, identity=network)
+    def judge(self, edited: torch.Tensor, *, likeness: bool = False) -> pd.DataFrame:
+        """One row for each edited person, of styles (14, m, S) of the first m people; see `judge.judge`.
+
+        likeness: also measure what the gradient-based method optimises: identity, perceptual distance, CLIP score.
+        """
+        parts, originals = self.parts, self.originals[: edited.shape[1]]
+        more: dict[str, Any] = {"identity": parts.identity, "perceptual": parts.perceptual, "clip": self.clip} if likeness else {}
+        return judge(originals, parts.draw(edited), self.jobs, attributes=parts.attributes, **more)

@@ -63,7 +63,7 @@ def rows(parts: Profile, *, rho: float = 0.9, training_seed: int = 0, progress: 
         parts: the profile. rho, training_seed: which CLIP guides the edits. progress: show bars.
 
     Returns:
-        A row for each edited picture: the columns of `judge.judge` with identity, and rho, training, method and alpha. Methods
+        A row for each edited picture: all columns of `judge.judge`, and rho, training, method and alpha. Methods
         are `METHODS`, `REMOVED` and, for some people of the first training, "Gradient-based: " with each of `VARIANTS`. With
         rho = 0, which has no bias to take out, only "Before" and the oracle.
 
@@ -93,7 +93,7 @@ def compute(parts: Profile, *, rho: float, training_seed: int, people: int = PEO
     blocks = [oracle(study, seed=training_seed).assign(method=ORACLE, alpha=np.nan)]
     edits = edited(study, progress=progress)
     for method, alpha, styles in tqdm(edits, desc=f"edits, rho {rho:g}, training {training_seed}", disable=not progress):
-        blocks.append(study.judge(styles, identity=True).assign(method=method, alpha=alpha))
+        blocks.append(study.judge(styles, likeness=True).assign(method=method, alpha=alpha))
     return pd.concat(blocks, ignore_index=True).assign(rho=rho, training=training_seed)
 
 
@@ -130,7 +130,9 @@ def oracle(study: StyleClipStudy, *, seed: int) -> pd.DataFrame:
     """The rows of a perfect editor: everyone drawn in the clothes of each occupation."""
     before = study.parts.portraits(study.people)
     after = torch.stack([study.parts.dressed(study.people, job, seed=seed) for job in study.jobs])
-    return judge(before, after, study.jobs, attributes=study.parts.attributes, identity=study.parts.identity)
+    parts = study.parts
+    more: dict[str, Any] = {"identity": parts.identity, "perceptual": parts.perceptual, "clip": study.clip}
+    return judge(before, after, study.jobs, attributes=parts.attributes, **more)
 
 
 def summary(table: pd.DataFrame, measures: list[str]) -> pd.DataFrame:
