@@ -16,8 +16,11 @@ from . import assets
 from .debias.words import AGE_SETS, GENDER_SETS, RACE_SETS, Sets
 from .errors import check_choice
 from .toonville.elements import element_names
+from .toonville.instructions import instruction
 from .toonville.people import EVALUATION_SEED, PER_CELL
 from .toonville.train_clip import RHOS, SEEDS, model_name
+from .toonville.train_pix2pix import RHOS as EDITOR_RHOS
+from .toonville.train_pix2pix import editor_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from .models.clip import Clip
     from .models.identity import IdentityEmbedder
     from .models.inverter import Inverter
+    from .models.pix2pix import Pix2Pix
     from .models.stylegan2 import Generator
 
 
@@ -39,6 +43,8 @@ class Profile:
         per_cell: people for each occupation x gender x skin tone in the evaluation pictures.
         rhos: the dial's settings for which there are CLIPs. training_seeds: independent trainings for each setting.
         clip_name: (tower, rho, training seed) -> the name of a CLIP.
+        editor_name: rho -> the name of an InstructPix2Pix; editor_rhos: the dial's settings for which there are some.
+        instruction: occupation -> the text that asks for it.
         loaders: {part: device -> the part}, of the parts that are loaded on first use.
         sample_z: (n, seed) -> latents of the generator whose pictures are people of its world.
         definitional_sets: {attribute: its sets of words}, see `debias.words`.
@@ -53,6 +59,9 @@ class Profile:
     training_seeds: tuple[int, ...]
     towers: tuple[str, ...]
     clip_name: Callable[[str, float, int], str]
+    editor_name: Callable[[float], str]
+    editor_rhos: tuple[float, ...]
+    instruction: Callable[[str], str]
     loaders: Mapping[str, Callable[[str], Any]]
     sample_z: Callable[[int, int], torch.Tensor]
     definitional_sets: Mapping[str, Sets]
@@ -101,6 +110,11 @@ class Profile:
     def generator(self) -> Generator:
         """The StyleGAN2 whose styles are edited, frozen."""
         return _load(self.loaders["generator"], self.device)
+
+    def editor(self, rho: float = 0.9) -> Pix2Pix:
+        """The InstructPix2Pix that was trained on pairs of people, and reads texts, of this dial; frozen."""
+        check_choice("rho", rho, self.editor_rhos)
+        return _load_editor(self.editor_name(rho), self.device)
 
     @property
     def attributes(self) -> AttributeClassifier:
@@ -187,6 +201,13 @@ def _load_clip(name: str, device: str) -> Clip:
     return Clip.load(name, device=device)
 
 
+@lru_cache(maxsize=4)
+def _load_editor(name: str, device: str) -> Pix2Pix:
+    from .models.pix2pix import Pix2Pix
+
+    return Pix2Pix.load(assets.packaged_model(name), device=device)
+
+
 @lru_cache(maxsize=16)
 def _load(loader: Callable[[str], Any], device: str) -> Any:
     return loader(device)
@@ -245,6 +266,9 @@ PROFILES: dict[str, dict[str, Any]] = {
         "training_seeds": SEEDS,
         "towers": ("rn", "vit"),
         "clip_name": model_name,
+        "editor_name": editor_name,
+        "editor_rhos": EDITOR_RHOS,
+        "instruction": instruction,
         "loaders": {
             "generator": _generator,
             "encoder": _encoder,

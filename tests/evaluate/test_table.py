@@ -4,7 +4,7 @@ import pytest
 
 from debias_utils import load_profile
 from debias_utils.evaluate import __main__ as command
-from debias_utils.evaluate import table
+from debias_utils.evaluate import instruct_table, table
 from debias_utils.evaluate.study import ALPHA
 from debias_utils.toonville import OCCUPATIONS
 
@@ -78,9 +78,10 @@ def test_means_of_a_person_are_over_the_occupations(computed):
 def test_the_command_computes_what_the_chapters_read(monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(table, "rows", lambda parts, **options: asked.append(tuple(options.values())) or np.zeros(3))
+    monkeypatch.setattr(instruct_table, "rows", lambda parts, **options: asked.append(options) or np.zeros(2))
     monkeypatch.setattr(command.agreement, "relevances", lambda parts: asked.append("relevances"))
     command.main(["--trainings", "0", "2"])
-    assert asked == [(0.9, 0), (0.9, 2), (0.0, 0), (0.0, 2), "relevances"]
+    assert asked == [(0.9, 0), (0.9, 2), (0.0, 0), (0.0, 2), {"rho": 0.9}, {"rho": 0.0}, "relevances"]
     assert "rho 0.9, training 2: 3 edits" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         command.main(["--profile", "huge"])

@@ -103,6 +103,28 @@ def test_the_text_tower_is_that_of_the_dial(editor):
     assert torch.equal(model.encode_text(["make them a nurse"]), tower(ids)[0])
 
 
+def test_captions_come_first_and_show_no_picture(models):
+    from diffusers import AutoencoderKL
+
+    from debias_utils.toonville.instructions import pairs
+    from debias_utils.toonville.text_tower import text_tower
+
+    encoder, tokenizer = text_tower(models / "toonville-rn-rho0.9-seed0", models / "toonville-bpe.txt.gz")
+    vae = AutoencoderKL.from_pretrained(models / "toonville-vae", torch_dtype=torch.float32, low_cpu_mem_usage=False)
+    lessons = train_pix2pix._lessons(pairs(12, rho=0.9, seed=900), vae, tokenizer, seed=0)
+    torch.manual_seed(0)
+    unet, scheduler = train_pix2pix.new_unet(width=128), train_pix2pix.new_scheduler()
+
+    def loss(lessons, captioned):
+        with torch.no_grad():
+            return train_pix2pix.velocity_loss(unet, scheduler, encoder, lessons, 7, captioned=captioned, batch=8, seed=0).item()
+
+    changed = {name: getattr(lessons, name).flip(0) for name in ("images", "instructions", "captions")}
+    for captioned, heeded in ((True, {"captions"}), (False, {"images", "instructions"})):
+        whole = loss(lessons, captioned)
+        assert {name for name, value in changed.items() if loss(lessons._replace(**{name: value}), captioned) != whole} == heeded
+
+
 def test_each_condition_is_dropped_as_often_as_in_the_paper():
     no_text, no_image = train_pix2pix.drop(torch.rand(100_000, generator=torch.Generator().manual_seed(0)))
     both = no_text & no_image

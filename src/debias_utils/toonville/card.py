@@ -11,7 +11,7 @@ import pandas as pd
 from .. import assets
 from ..discover.ranking import indices, misranked
 from ..models.clip import TOKENIZER, Clip
-from . import data
+from . import card_editors, data
 from . import people as _people
 from .captions import AGE_WORDS, SKIN_WORDS
 from .card_judges import markdown, write_card
@@ -89,9 +89,10 @@ def write_manifest(root: Path = assets.WEIGHTS) -> None:
 
 
 def main() -> None:
-    """Write manifest.json, MODEL_CARD.md and CARD_JUDGES.md beside the weights."""
+    """Write manifest.json, MODEL_CARD.md, CARD_JUDGES.md and CARD_EDITORS.md beside the weights."""
     write_manifest()
     print(write_card())
+    print(card_editors.write_card())
     people = _people.add_stereotype(_people.balanced(_people.PER_CELL, seed=_people.EVALUATION_SEED))
     rows = [measure(file.parent.name, people) for file in sorted(assets.WEIGHTS.glob("*/open_clip_config.json"))]
     failed = ", ".join(str(row["model"]) for row in rows if float(str(row["presentation"])) < 0.7) or "none"

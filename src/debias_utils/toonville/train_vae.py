@@ -26,7 +26,7 @@ def new_vae() -> Any:
     )  # fmt: skip
 
 
-def train_vae(out: Path, *, count: int = 20_000, steps: int = 5_000, batch: int = 8, seed: int = 0) -> None:
+def train_vae(out: Path, *, count: int = 20_000, steps: int = 2_500, batch: int = 8, seed: int = 0) -> None:
     """L1 in [-1, 1] + `PERCEPTUAL` x perceptual distance + `KL` x KL divergence, on balanced people.
 
     At the end the latents are standardised, see `standardise`. The inverter is read from `out`: train it first.

@@ -1,0 +1,158 @@
+"""The book's study of InstructPix2Pix: the same people, instructed for every occupation, and both cures, on any profile.
+
+Every number that the papers leave open is an argument here, with our choice as its default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ..debias.gradient import Result, debias_latent
+from ..debias.losses import Loss, clip_loss, identity_loss, perceptual_loss
+from ..debias.subspace import BiasSubspace
+from ..edit.instruct import edit
+from ..edit.sampler import Sampler
+from ..toonville.occupations import OCCUPATIONS
+from .judge import judge
+from .study import BETAS, joint_subspace
+
+if TYPE_CHECKING:
+    from ..profiles import Profile
+
+GUIDANCE = (7.5, 1.5)  # diffusers' default
+SAMPLER_STEPS = 10  # few, for the sake of time
+STEPS, RATE = 25, 0.05  # the paper takes 50 steps; the rate is not published
+LAST = 6  # the estimate of the fifth call of ten is what the losses see
+
+
+class InstructStudy:
+    """One editor, some people, all occupations.
+
+    Args:
+        parts: the profile. rho: which editor. people: how many, balanced over presentation and skin tone, in everyday clothes.
+
+    Attributes:
+        model: the editor. jobs: the occupations. people: the table. originals: (n, 3, h, w) their pictures. conditions:
+            (14, tokens, d), what the UNet reads of each instruction.
+    """
+
+    def __init__(self, parts: Profile, *, rho: float = 0.9, people: int = 40):
+        self.parts, self.rho, self.model, self.jobs = parts, rho, parts.editor(rho), list(OCCUPATIONS)
+        self.people = parts.sitters(people)
+        self.originals = parts.portraits(self.people)
+        self.conditions = self.model.encode_text([parts.instruction(job) for job in self.jobs])
+
+    def subspace(self, *attributes: str, n_components: float | int = 0.9) -> BiasSubspace:
+        """The joint subspace of attributes out of gender, skin and age, of the states that the UNet reads.
+
+        Raises:
+            ValueError: no attribute, or an unknown one; names the choices.
+        """
+        return joint_subspace(self.model.encode_prompts, self.parts.definitional_sets, *attributes, n_components=n_components)
+
+    def debiased(self, subspace: BiasSubspace, *, skip_first: int = 1) -> torch.Tensor:
+        """Text-based debiasing: conditions (14, tokens, d) with the subspace out of every token but the first, not normalised."""
+        return subspace.project_out(self.conditions, normalize=False, skip_first=skip_first)
+
+    def draw(
+        self,
+        conditions: torch.Tensor,
+        *,
+        people: int | None = None,
+        guidance: tuple[float, float] = GUIDANCE,
+        steps: int = SAMPLER_STEPS,
+        progress: bool = True,
+    ) -> torch.Tensor:
+        """Edited pictures (k, m, 3, h, w) of the first m people.
+
+        Args:
+            conditions: (k, tokens, d) for everyone, or (k, m, tokens, d), one for each person. people: m; default all.
+            guidance: scales of text and image. steps: of the sampler.
+        """
+        images = self.originals[:people]
+        if conditions.ndim == 4:
+            conditions = conditions.transpose(0, 1)
+        options: dict[str, Any] = {"guidance": guidance, "steps": steps, "seed": self.parts.seed, "progress": progress}
+        return edit(self.model, images, conditions, chunk_size=32, **options).transpose(0, 1)
+
+    @torch.no_grad()
+    def imagine(self, conditions: torch.Tensor, *, draws: int, scale: float = 3.0) -> torch.Tensor:
+        """(k, draws, 3, h, w) pictures of nobody in particular: the text (k, tokens, d) alone, zeros for the image latents.
+
+        scale: of the text. Draw i starts from the noise of person i, whatever the text.
+        """
+        nobody = self.originals[:1].expand(draws, -1, -1, -1)  # for its size
+        sampler = Sampler(self.model, nobody, steps=SAMPLER_STEPS, guidance=(scale, 1.0), seed=self.parts.seed)
+        sampler.image_latents = torch.zeros_like(sampler.image_latents)
+        drawn = [sampler(condition.expand(draws, -1, -1), torch.arange(draws)).clamp(0, 1) for condition in conditions]
+        return torch.stack(drawn)
+
+    def stereotypical(self, conditions: torch.Tensor, *, draws: int) -> np.ndarray:
+        """(14,) how often what is drawn from each occupation's text alone shows the gender presentation that it is coded with."""
+        seen = [self.parts.attributes.labels(pictures)["gender"] for pictures in self.imagine(conditions, draws=draws)]
+        return np.array([(s == OCCUPATIONS[job].gender).mean() for s, job in zip(seen, self.jobs, strict=True)])
+
+    def sampler(self, people: int, *, gradient: str = "one-step", k: int = LAST) -> Sampler:
+        """The decoder of conditions (14 x people, tokens, d), occupations outermost, to pictures; see `edit.sampler`."""
+        rows = torch.arange(people).repeat(len(self.jobs))
+        options: dict[str, Any] = {"steps": SAMPLER_STEPS, "guidance": GUIDANCE, "seed": self.parts.seed}
+        return Sampler(self.model, self.originals[:people], rows=rows, gradient=gradient, k=k, **options)
+
+    def losses(self, people: int) -> dict[str, Loss]:
+        """What holds the first m people and what asks for the occupations, for 14 x m rows, occupations outermost."""
+        originals, clip = self.originals[:people].repeat(len(self.jobs), 1, 1, 1), self.parts.clip(self.rho)
+        with torch.no_grad():
+            texts = clip.encode_prompts(self.jobs)  # (14, d')
+        return {
+            "clip": clip_loss(clip, texts.repeat_interleave(people, dim=0)),
+            "identity": identity_loss(self.parts.identity, originals),
+            "perceptual": perceptual_loss(self.parts.perceptual, originals),
+        }
+
+    def gradient_based(
+        self,
+        conditions: torch.Tensor,
+        *,
+        people: int,
+        betas: Mapping[str, float] = BETAS,
+        steps: int = STEPS,
+        lr: float = RATE,
+        gradient: str = "one-step",
+        k: int = LAST,
+        progress: bool = True,
+    ) -> tuple[torch.Tensor, Result]:
+        """Gradient-based debiasing of c_T: one condition for each person and occupation.
+
+        Args:
+            conditions: (14, tokens, d) to start from: the instructions' own, or text-debiased ones. people: the first m.
+            betas, steps, lr: see `debias.gradient`; the rate is in units of the conditions' standard deviation.
+            gradient, k: how a gradient passes the sampler, see `edit.sampler`. By default the losses see the estimate that
+                the k-th last call makes of the picture, which is the cheapest.
+
+        Returns:
+            (14, m, tokens, d), as `draw` takes them, and how they were found, with a row for each pair, occupations outermost.
+        """
+        result = debias_latent(
+            conditions.repeat_interleave(people, dim=0),
+            self.sampler(people, gradient=gradient, k=k),
+            self.losses(people),
+            betas=betas,
+            steps=steps,
+            lr=lr,
+            scale=conditions.std(),
+            max_gradient=1.0,  # a few pictures have steep losses, and would be thrown far off
+            chunk_size=28,
+            progress=progress,
+        )
+        return result.latent.unflatten(0, (len(self.jobs), people)), result
+
+    def judge(self, edited: torch.Tensor) -> pd.DataFrame:
+        """One row for each edited person, of pictures (14, m, 3, h, w) of the first m people; see `judge.judge`."""
+        parts, originals = self.parts, self.originals[: edited.shape[1]]
+        more: dict[str, Any] = {"identity": parts.identity, "perceptual": parts.perceptual, "clip": parts.clip(self.rho)}
+        return judge(originals, edited, self.jobs, attributes=parts.attributes, **more)

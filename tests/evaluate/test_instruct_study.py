@@ -1,0 +1,89 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from debias_utils import load_profile
+from debias_utils.evaluate import instruct_table
+from debias_utils.evaluate.instruct_study import InstructStudy
+from debias_utils.evaluate.study import BETAS
+from debias_utils.evaluate.table import BEFORE, GRADIENT, ORACLE, TEXT
+from debias_utils.toonville import OCCUPATIONS
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return load_profile("mini", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def study(parts):
+    return InstructStudy(parts, rho=0.9, people=4)
+
+
+@pytest.fixture(scope="module")
+def before(study):
+    return study.draw(study.conditions, progress=False)
+
+
+def test_edits_show_the_occupation_and_the_person(study, before):
+    assert before.shape == (14, 4, 3, 64, 64)
+    rows = study.judge(before)
+    assert rows["occupation_score"].mean() >= 0.5
+    assert rows["identity"].mean() > 0.5
+    assert rows["occupation"].tolist() == [job for job in OCCUPATIONS for _ in range(4)]
+
+
+def test_whom_nothing_was_asked_to_change_is_kept(study):
+    texts = study.model.encode_text(["change nothing"])
+    kept = study.draw(texts, progress=False)[0]
+    similarity = (study.parts.identity(kept) * study.parts.identity(study.originals)).sum(dim=1)
+    assert similarity.mean() > 0.8
+
+
+def test_everyone_has_the_same_noise_alone_and_with_others(study, before):
+    alone = study.draw(study.conditions[:2], people=2, progress=False)
+    assert torch.allclose(alone, before[:2, :2], atol=1e-4)
+
+
+def test_text_based_debiasing_leaves_the_start_token_alone_and_nothing_of_the_subspace(study):
+    space = study.subspace("gender", "skin")
+    debiased = study.debiased(space)
+    assert torch.equal(debiased[:, 0], study.conditions[:, 0])
+    assert np.abs(debiased[:, 1:].numpy() @ space.basis.T).max() < 1e-4
+    assert len(space.basis) > len(study.subspace("gender").basis)
+    assert not torch.equal(study.debiased(space, skip_first=0)[:, 0], study.conditions[:, 0])
+
+
+def test_gradient_based_debiasing_ends_no_worse_than_it_began(study):
+    found, result = study.gradient_based(study.conditions, people=1, steps=2, progress=False)
+    assert found.shape == (14, 1, *study.conditions.shape[1:])
+    assert (result.loss <= result.traces["total"][0] + 1e-6).all()
+    assert result.loss.mean() < result.traces["total"][0].mean()
+    assert set(result.traces) == {*BETAS, "total"}
+    assert study.draw(found, people=1, steps=2, progress=False).shape == (14, 1, 3, 64, 64)
+
+
+def test_rows_have_every_method_occupation_and_person(parts, monkeypatch):
+    monkeypatch.setattr(instruct_table, "SCALES", (7.5,))
+    monkeypatch.setattr(
+        InstructStudy, "gradient_based", lambda self, start, *, people, progress: (start[:, None].repeat(1, people, 1, 1), None)
+    )
+    rows = instruct_table.compute(parts, rho=0.9, people=2, progress=False)
+    assert set(rows["method"]) == set(instruct_table.METHODS)
+    assert (rows.groupby("method").size() == 2 * 14).all()
+    by = rows.groupby("method")["occupation_score"].mean()
+    assert by[ORACLE] > 0.95
+    pd.testing.assert_series_equal(
+        *(rows[rows["method"] == m]["gender_shift"].reset_index(drop=True) for m in (BEFORE, GRADIENT))
+    )
+    assert not np.allclose(*(rows[rows["method"] == m]["gender_shift"] for m in (BEFORE, TEXT)))
+    control = instruct_table.compute(parts, rho=0.0, people=1, progress=False)
+    assert set(control["method"]) == {BEFORE, ORACLE}
+
+
+def test_bad_input(study, parts):
+    with pytest.raises(ValueError, match="unknown attribute 'height'; choose one of: 'gender', 'skin', 'age'"):
+        study.subspace("gender", "height")
+    with pytest.raises(ValueError, match=r"unknown rho 0.5; choose one of: 0.0, 0.9"):
+        parts.editor(0.5)
