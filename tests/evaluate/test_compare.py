@@ -28,6 +28,8 @@ def test_interval_is_seeded_and_turns_round_with_its_values():
     assert mean_interval(x, seed=1) == (mean, low, high)
     assert mean_interval(-x, seed=1) == pytest.approx((-mean, -high, -low))
     assert mean_interval(10 * x + 2, seed=1) == pytest.approx((10 * mean + 2, 10 * low + 2, 10 * high + 2))
+    mean, low, high = mean_interval([0.0] * 39 + [1.0])
+    assert -0.2 < low < mean < high < 0.4
     assert mean_interval([0.5, 0.5, 0.5]) == (0.5, 0.5, 0.5)
 
 

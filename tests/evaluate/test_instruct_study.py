@@ -46,6 +46,17 @@ def test_everyone_has_the_same_noise_alone_and_with_others(study, before):
     assert torch.allclose(alone, before[:2, :2], atol=1e-4)
 
 
+def test_without_a_picture_the_text_decides(study):
+    drawn = study.imagine(study.conditions, draws=3)
+    assert drawn.shape == (14, 3, 3, 64, 64)
+    assert torch.allclose(study.imagine(study.conditions[4:5], draws=2)[0], drawn[4, :2], atol=1e-4)
+    seen = study.parts.attributes.labels(drawn.flatten(0, 1))["occupation"]
+    assert np.mean(seen == np.repeat(list(OCCUPATIONS), 3)) > 0.8
+    shares = study.stereotypical(study.conditions, draws=3)
+    assert shares.shape == (14,)
+    assert shares.mean() > 0.6
+
+
 def test_text_based_debiasing_leaves_the_start_token_alone_and_nothing_of_the_subspace(study):
     space = study.subspace("gender", "skin")
     debiased = study.debiased(space)

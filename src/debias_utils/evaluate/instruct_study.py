@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 GUIDANCE = (7.5, 1.5)  # diffusers' default
 SAMPLER_STEPS = 10  # few, for the sake of time
 STEPS, RATE = 25, 0.05  # the paper takes 50 steps; the rate is not published
+CHUNK = 32  # pictures that are drawn at a time
 LAST = 6  # the estimate of the fifth call of ten is what the losses see
 
 
@@ -78,7 +79,7 @@ class InstructStudy:
         if conditions.ndim == 4:
             conditions = conditions.transpose(0, 1)
         options: dict[str, Any] = {"guidance": guidance, "steps": steps, "seed": self.parts.seed, "progress": progress}
-        return edit(self.model, images, conditions, chunk_size=32, **options).transpose(0, 1)
+        return edit(self.model, images, conditions, chunk_size=CHUNK, **options).transpose(0, 1)
 
     @torch.no_grad()
     def imagine(self, conditions: torch.Tensor, *, draws: int, scale: float = 3.0) -> torch.Tensor:
@@ -86,11 +87,13 @@ class InstructStudy:
 
         scale: of the text. Draw i starts from the noise of person i, whatever the text.
         """
-        nobody = self.originals[:1].expand(draws, -1, -1, -1)  # for its size
-        sampler = Sampler(self.model, nobody, steps=SAMPLER_STEPS, guidance=(scale, 1.0), seed=self.parts.seed)
+        nobody, rows = self.originals[:1].expand(draws, -1, -1, -1), torch.arange(draws).repeat(len(conditions))  # for its size
+        options: dict[str, Any] = {"steps": SAMPLER_STEPS, "guidance": (scale, 1.0), "seed": self.parts.seed}
+        sampler = Sampler(self.model, nobody, rows=rows, **options)
         sampler.image_latents = torch.zeros_like(sampler.image_latents)
-        drawn = [sampler(condition.expand(draws, -1, -1), torch.arange(draws)).clamp(0, 1) for condition in conditions]
-        return torch.stack(drawn)
+        chunks = torch.arange(len(rows)).split(CHUNK)
+        drawn = torch.cat([sampler(conditions[index // draws], index).clamp(0, 1) for index in chunks])
+        return drawn.unflatten(0, (len(conditions), draws))
 
     def stereotypical(self, conditions: torch.Tensor, *, draws: int) -> np.ndarray:
         """(14,) how often what is drawn from each occupation's text alone shows the gender presentation that it is coded with."""

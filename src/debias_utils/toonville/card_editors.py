@@ -23,9 +23,9 @@ _TEXT = """# Model card: the InstructPix2Pix editors of Toonville
   latents), the text tower of a mini CLIP, frozen, and a UNet of {parameters:.1f} million parameters that predicts v. `rho` in
   the name is the dial of the people in the training pairs and of the text tower's captions; rho0 is the control.
 - **Trained on.** 12,000 pairs of pictures, before and after an instruction, both of the same person. The first {captioned:.0%} of
-  the steps are text to picture, from captions of the pictures after, as Stable Diffusion came before InstructPix2Pix. AdamW, 32
-  pairs a step, bfloat16; text, picture and both are left out for 5 % of the pairs each. One thread each: about 45 minutes for a
-  UNet, 11 for the VAE. A training that is interrupted goes on where it was.
+  the 8,000 steps are text to picture, from captions of the pictures after, as Stable Diffusion came before InstructPix2Pix.
+  AdamW, 32 pairs a step, bfloat16; text, picture and both are left out for 5 % of the pairs each. One thread each: about 30
+  minutes for a UNet, 11 for the VAE. A training that is interrupted goes on where it was.
 - **For.** Teaching and testing. The editor with rho 0.9 is **biased on purpose**: by captions, and by who is asked for what.
 - **Not for.** Anything about real people. A drawing's presentation, skin tone and age group are drawing choices.
 - **Licence.** Apache-2.0. The drawings contain a remix of "ToonHead" by Johan Melin, CC BY 4.0.
