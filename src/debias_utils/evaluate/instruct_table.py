@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..profiles import Profile
 
 PEOPLE, GRADIENT_PEOPLE, CURVE_PEOPLE = 40, 12, 12  # in the table, of them optimised, and in the curves over the strength
-SCALES = (3.0, 5.0, GUIDANCE[0], 10.0)  # of the text
+SCALES = (1.0, 3.0, GUIDANCE[0], 10.0)  # of the text
 METHODS = (BEFORE, TEXT, GRADIENT, GRADIENT_TEXT, ORACLE)
 SETTINGS = {
     "betas": BETAS, "curve_people": CURVE_PEOPLE, "gradient_people": GRADIENT_PEOPLE, "guidance": GUIDANCE, "last": LAST,
