@@ -52,7 +52,7 @@ def test_without_a_picture_the_text_decides(study):
     assert torch.allclose(study.imagine(study.conditions[4:5], draws=2)[0], drawn[4, :2], atol=1e-4)
     seen = study.parts.attributes.labels(drawn.flatten(0, 1))["occupation"]
     assert np.mean(seen == np.repeat(list(OCCUPATIONS), 3)) > 0.8
-    shares = study.stereotypical(study.conditions, draws=3)
+    shares = study.stereotypical(drawn)
     assert shares.shape == (14,)
     assert shares.mean() > 0.6
 

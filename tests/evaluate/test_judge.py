@@ -59,7 +59,10 @@ def test_likeness_and_clip_score_are_paired_with_the_right_original_and_text():
             return images[:, 0, 0]  # its first two pixels
 
     originals, edited = torch.rand(3, 3, 2, 2), torch.rand(2, 3, 3, 2, 2)
-    distance = lambda a, b: (a - b).abs().mean(dim=(1, 2, 3))  # noqa: E731
+
+    def distance(a, b):
+        return (a - b).abs().mean(dim=(1, 2, 3))
+
     options = {"attributes": Judge(), "perceptual": distance, "clip": Texts(), "identity": lambda x: x.flatten(1)}
     rows = judge(originals, edited, ["nurse", "pilot"], **options, batch_size=4)
     for _, row in rows.reset_index().iterrows():

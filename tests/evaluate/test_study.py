@@ -66,7 +66,7 @@ def test_gradient_based_debiasing_ends_no_worse_than_it_began(study, directions)
 
 
 def test_rows(study, directions):
-    rows = study.judge(study.apply(directions, alpha=8), likeness=True)
+    rows = study.judge(study.apply(directions, alpha=8), more=True)
     assert len(rows) == 14 * 4
     assert rows[["identity", "clip_score"]].stack().between(-1, 1 + 1e-6).all()
     assert (rows["perceptual"] > 0).all()

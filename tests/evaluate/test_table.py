@@ -81,7 +81,7 @@ def test_the_command_computes_what_the_chapters_read(monkeypatch, capsys):
     monkeypatch.setattr(instruct_table, "rows", lambda parts, **options: asked.append(options) or np.zeros(2))
     monkeypatch.setattr(command.agreement, "relevances", lambda parts: asked.append("relevances"))
     command.main(["--trainings", "0", "2"])
-    assert asked == [(0.9, 0), (0.9, 2), (0.0, 0), (0.0, 2), {"rho": 0.9}, {"rho": 0.0}, "relevances"]
+    assert asked == [(0.9, 0), (0.9, 2), (0.0, 0), (0.0, 2), {"rho": 0.0}, {"rho": 0.9}, "relevances"]
     assert "rho 0.9, training 2: 3 edits" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         command.main(["--profile", "huge"])

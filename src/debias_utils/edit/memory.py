@@ -59,14 +59,17 @@ def saved_bytes(run: Callable[[], Any], *modules: nn.Module) -> int:
     return found
 
 
-def sampler_bytes(model: Pix2Pix, *, size: int, batch: int = 1, dtype: torch.dtype = torch.float16) -> dict[str, int]:
+def sampler_bytes(
+    model: Pix2Pix, *, size: int, batch: int = 1, tokens: int = 77, dtype: torch.dtype = torch.float16
+) -> dict[str, int]:
     """Bytes that the sampler's gradient keeps at its fullest, part by part.
 
     Each recorded call and the decoder are computed again on the way back, one after the other (checkpointing): what adds up is
     `weights` and the largest of the rest, whatever the number of steps.
 
     Args:
-        model: on any device. size: side of the pictures. batch: pictures at a time. dtype: of what goes in.
+        model: on any device. size: side of the pictures. batch: pictures at a time. tokens: of a text. dtype: of what
+            goes in.
 
     Returns:
         "weights"; "call": a recorded call of one branch, as in "one-step" and "detached"; "call, full": of two, as in "full" and
@@ -78,7 +81,7 @@ def sampler_bytes(model: Pix2Pix, *, size: int, batch: int = 1, dtype: torch.dty
         return torch.zeros(n, channels, side, side, dtype=dtype, device=device, requires_grad=True)
 
     def call(n: int) -> int:
-        condition = torch.zeros(n, 77, model.width, dtype=dtype, device=device, requires_grad=True)
+        condition = torch.zeros(n, tokens, model.width, dtype=dtype, device=device, requires_grad=True)
         image, t = torch.zeros(n, channels, side, side, dtype=dtype, device=device), torch.ones((), device=device)
         return saved_bytes(lambda: model.predict_noise(latents(n), image, t, condition), model)
 

@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> None:
             start = time.perf_counter()
             found = table.rows(parts, rho=rho, training_seed=training)
             print(f"rho {rho:g}, training {training}: {len(found):,} edits, {time.perf_counter() - start:.0f} s", flush=True)
-    for rho in instruct_table.RHOS:
+    for rho in parts.editor_rhos:
         start = time.perf_counter()
         found = instruct_table.rows(parts, rho=rho)
         print(f"instructions, rho {rho:g}: {len(found):,} edits, {time.perf_counter() - start:.0f} s", flush=True)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..errors import check_choice, check_positive
 
-FLOOR = 0.3
+FLOOR = 0.3  # our choice: high enough to bound the interval, low enough to leave the coverage of spread values alone
 
 
 def mean_interval(values: Any, *, confidence: float = 0.95, repeats: int = 4000, seed: int = 0) -> tuple[float, float, float]:

@@ -13,13 +13,13 @@ import pandas as pd
 import torch
 
 from ..debias.gradient import Result, debias_latent
-from ..debias.losses import Loss, clip_loss, identity_loss, perceptual_loss
+from ..debias.losses import Loss
 from ..debias.subspace import BiasSubspace
 from ..edit.instruct import edit
 from ..edit.sampler import Sampler
 from ..toonville.occupations import OCCUPATIONS
 from .judge import judge
-from .study import BETAS, joint_subspace
+from .study import BETAS, joint_subspace, likeness, losses
 
 if TYPE_CHECKING:
     from ..profiles import Profile
@@ -38,12 +38,13 @@ class InstructStudy:
         parts: the profile. rho: which editor. people: how many, balanced over presentation and skin tone, in everyday clothes.
 
     Attributes:
-        model: the editor. jobs: the occupations. people: the table. originals: (n, 3, h, w) their pictures. conditions:
-            (14, tokens, d), what the UNet reads of each instruction.
+        model: the editor. clip: of the same dial, for the losses. jobs: the occupations. people: the table. originals:
+            (n, 3, h, w) their pictures. conditions: (14, tokens, d), what the UNet reads of each instruction.
     """
 
     def __init__(self, parts: Profile, *, rho: float = 0.9, people: int = 40):
-        self.parts, self.rho, self.model, self.jobs = parts, rho, parts.editor(rho), list(OCCUPATIONS)
+        self.parts, self.rho, self.jobs = parts, rho, list(OCCUPATIONS)
+        self.model, self.clip = parts.editor(rho), parts.clip(rho)
         self.people = parts.sitters(people)
         self.originals = parts.portraits(self.people)
         self.conditions = self.model.encode_text([parts.instruction(job) for job in self.jobs])
@@ -95,9 +96,9 @@ class InstructStudy:
         drawn = torch.cat([sampler(conditions[index // draws], index).clamp(0, 1) for index in chunks])
         return drawn.unflatten(0, (len(conditions), draws))
 
-    def stereotypical(self, conditions: torch.Tensor, *, draws: int) -> np.ndarray:
-        """(14,) how often what is drawn from each occupation's text alone shows the gender presentation that it is coded with."""
-        seen = [self.parts.attributes.labels(pictures)["gender"] for pictures in self.imagine(conditions, draws=draws)]
+    def stereotypical(self, pictures: torch.Tensor) -> np.ndarray:
+        """(14,) shares of each occupation's pictures, (14, n, 3, h, w), with the gender presentation that it is coded with."""
+        seen = [self.parts.attributes.labels(block)["gender"] for block in pictures]
         return np.array([(s == OCCUPATIONS[job].gender).mean() for s, job in zip(seen, self.jobs, strict=True)])
 
     def sampler(self, people: int, *, gradient: str = "one-step", k: int = LAST) -> Sampler:
@@ -108,14 +109,10 @@ class InstructStudy:
 
     def losses(self, people: int) -> dict[str, Loss]:
         """What holds the first m people and what asks for the occupations, for 14 x m rows, occupations outermost."""
-        originals, clip = self.originals[:people].repeat(len(self.jobs), 1, 1, 1), self.parts.clip(self.rho)
         with torch.no_grad():
-            texts = clip.encode_prompts(self.jobs)  # (14, d')
-        return {
-            "clip": clip_loss(clip, texts.repeat_interleave(people, dim=0)),
-            "identity": identity_loss(self.parts.identity, originals),
-            "perceptual": perceptual_loss(self.parts.perceptual, originals),
-        }
+            texts = self.clip.encode_prompts(self.jobs)  # (14, d')
+        originals = self.originals[:people].repeat(len(self.jobs), 1, 1, 1)
+        return losses(self.parts, self.clip, texts.repeat_interleave(people, dim=0), originals)
 
     def gradient_based(
         self,
@@ -156,6 +153,5 @@ class InstructStudy:
 
     def judge(self, edited: torch.Tensor) -> pd.DataFrame:
         """One row for each edited person, of pictures (14, m, 3, h, w) of the first m people; see `judge.judge`."""
-        parts, originals = self.parts, self.originals[: edited.shape[1]]
-        more: dict[str, Any] = {"identity": parts.identity, "perceptual": parts.perceptual, "clip": parts.clip(self.rho)}
-        return judge(originals, edited, self.jobs, attributes=parts.attributes, **more)
+        originals, also = self.originals[: edited.shape[1]], likeness(self.parts, self.clip)
+        return judge(originals, edited, self.jobs, attributes=self.parts.attributes, **also)

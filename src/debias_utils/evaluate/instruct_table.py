@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
 from tqdm import tqdm
 
 from .. import assets
 from .instruct_study import GUIDANCE, LAST, RATE, SAMPLER_STEPS, STEPS, InstructStudy
 from .study import BETAS, PROTECTED
-from .table import BEFORE, GRADIENT, GRADIENT_TEXT, ORACLE, RHOS, TEXT, path_of
+from .table import BEFORE, GRADIENT, GRADIENT_TEXT, ORACLE, TEXT, oracle, path_of
 
 if TYPE_CHECKING:
     from ..profiles import Profile
@@ -27,8 +26,6 @@ SETTINGS = {
     "people": PEOPLE, "protected": PROTECTED, "rate": RATE, "sampler_steps": SAMPLER_STEPS, "scales": SCALES,
     "steps": (FEWER_STEPS, STEPS), "variant_people": VARIANT_PEOPLE,
 }  # fmt: skip
-
-__all__ = ["METHODS", "RHOS", "SETTINGS", "compute", "rows"]
 
 
 def rows(parts: Profile, *, rho: float = 0.9, progress: bool = True) -> pd.DataFrame:
@@ -51,8 +48,7 @@ def rows(parts: Profile, *, rho: float = 0.9, progress: bool = True) -> pd.DataF
 def compute(parts: Profile, *, rho: float, people: int = PEOPLE, progress: bool = True) -> pd.DataFrame:
     """The rows of one editor, computed now; see `rows`."""
     study = InstructStudy(parts, rho=rho, people=people)
-    dressed = torch.stack([parts.dressed(study.people, job) for job in study.jobs])
-    blocks = [study.judge(dressed).assign(method=ORACLE, scale=np.nan)]
+    blocks = [oracle(study).assign(method=ORACLE, scale=np.nan)]
     conditions = {BEFORE: study.conditions}
     if rho > 0:
         conditions[TEXT] = study.debiased(study.subspace(*PROTECTED))

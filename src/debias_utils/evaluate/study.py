@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from ..debias.gradient import Result, debias_latent
-from ..debias.losses import clip_loss, identity_loss, perceptual_loss
+from ..debias.losses import Loss, clip_loss, identity_loss, perceptual_loss
 from ..debias.orthogonal import orthogonalise
 from ..debias.subspace import BiasSubspace, debias_delta
 from ..debias.words import Sets
@@ -24,6 +24,7 @@ from ..toonville.occupations import OCCUPATIONS
 from .judge import judge
 
 if TYPE_CHECKING:
+    from ..models.clip import Clip
     from ..profiles import Profile
 
 PROTECTED = ("gender", "skin")  # what text-based debiasing takes out, as in the paper
@@ -51,6 +52,24 @@ def joint_subspace(
         check_choice("attribute", attribute, sets)
         spaces.append(BiasSubspace.fit([encode(list(words)) for words in sets[attribute]], n_components=n_components))
     return reduce(BiasSubspace.join, spaces)
+
+
+def losses(parts: Profile, clip: Clip, texts: torch.Tensor, originals: torch.Tensor) -> dict[str, Loss]:
+    """The three losses of gradient-based debiasing: what asks for the occupation, and what holds person and picture.
+
+    Args:
+        parts: the profile. clip: whose texts and pictures are compared. texts: (n, d) of it. originals: (n, 3, h, w).
+    """
+    return {
+        "clip": clip_loss(clip, texts),
+        "identity": identity_loss(parts.identity, originals),
+        "perceptual": perceptual_loss(parts.perceptual, originals),
+    }
+
+
+def likeness(parts: Profile, clip: Clip) -> dict[str, Any]:
+    """What these losses look at, as `judge.judge` takes it: measured beside the rest, and no independent evidence."""
+    return {"identity": parts.identity, "perceptual": parts.perceptual, "clip": clip}
 
 
 class StyleClipStudy:
@@ -152,11 +171,7 @@ class StyleClipStudy:
         return debias_latent(
             edited.flatten(0, 1),
             lambda styles, index: self.parts.synthesize(styles),
-            {
-                "clip": clip_loss(self.clip, texts.repeat_interleave(m, dim=0)),
-                "identity": identity_loss(self.parts.identity, originals),
-                "perceptual": perceptual_loss(self.parts.perceptual, originals),
-            },
+            losses(self.parts, self.clip, texts.repeat_interleave(m, dim=0), originals),
             betas=betas,
             steps=steps,
             lr=lr,
@@ -165,11 +180,10 @@ class StyleClipStudy:
             progress=progress,
         )
 
-    def judge(self, edited: torch.Tensor, *, likeness: bool = False) -> pd.DataFrame:
+    def judge(self, edited: torch.Tensor, *, more: bool = False) -> pd.DataFrame:
         """One row for each edited person, of styles (14, m, S) of the first m people; see `judge.judge`.
 
-        likeness: also measure what the gradient-based method optimises: identity, perceptual distance, CLIP score.
+        more: also measure what the gradient-based method optimises, see `likeness`.
         """
-        parts, originals = self.parts, self.originals[: edited.shape[1]]
-        more: dict[str, Any] = {"identity": parts.identity, "perceptual": parts.perceptual, "clip": self.clip} if likeness else {}
-        return judge(originals, parts.draw(edited), self.jobs, attributes=parts.attributes, **more)
+        originals, also = self.originals[: edited.shape[1]], likeness(self.parts, self.clip) if more else {}
+        return judge(originals, self.parts.draw(edited), self.jobs, attributes=self.parts.attributes, **also)

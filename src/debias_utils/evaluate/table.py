@@ -19,10 +19,11 @@ import torch
 from .. import assets
 from ..errors import check_choice
 from .judge import judge
-from .study import ALPHA, BETAS, CHANNELS, PROTECTED, STEPS, StyleClipStudy
+from .study import ALPHA, BETAS, CHANNELS, PROTECTED, STEPS, StyleClipStudy, likeness
 
 if TYPE_CHECKING:
     from ..profiles import Profile
+    from .instruct_study import InstructStudy
 
 BEFORE, TEXT, GRADIENT, GRADIENT_TEXT = "Before", "Text-based", "Gradient-based", "Gradient-based, from text"
 ORTHOGONAL, ORACLE = "Orthogonal", "Oracle"
@@ -93,7 +94,7 @@ def compute(parts: Profile, *, rho: float, training_seed: int, people: int = PEO
     blocks = [oracle(study, seed=training_seed).assign(method=ORACLE, alpha=np.nan)]
     edits = edited(study, progress=progress)
     for method, alpha, styles in tqdm(edits, desc=f"edits, rho {rho:g}, training {training_seed}", disable=not progress):
-        blocks.append(study.judge(styles, likeness=True).assign(method=method, alpha=alpha))
+        blocks.append(study.judge(styles, more=True).assign(method=method, alpha=alpha))
     return pd.concat(blocks, ignore_index=True).assign(rho=rho, training=training_seed)
 
 
@@ -126,13 +127,12 @@ def _debias(study: StyleClipStudy, start: torch.Tensor, texts: torch.Tensor, **o
     return study.gradient_based(start, texts, **options).latent.unflatten(0, start.shape[:2])
 
 
-def oracle(study: StyleClipStudy, *, seed: int) -> pd.DataFrame:
+def oracle(study: StyleClipStudy | InstructStudy, *, seed: int = 0) -> pd.DataFrame:
     """The rows of a perfect editor: everyone drawn in the clothes of each occupation."""
-    before = study.parts.portraits(study.people)
-    after = torch.stack([study.parts.dressed(study.people, job, seed=seed) for job in study.jobs])
     parts = study.parts
-    more: dict[str, Any] = {"identity": parts.identity, "perceptual": parts.perceptual, "clip": study.clip}
-    return judge(before, after, study.jobs, attributes=parts.attributes, **more)
+    after = torch.stack([parts.dressed(study.people, job, seed=seed) for job in study.jobs])
+    also = likeness(parts, study.clip)
+    return judge(parts.portraits(study.people), after, study.jobs, attributes=parts.attributes, **also)
 
 
 def summary(table: pd.DataFrame, measures: list[str]) -> pd.DataFrame:

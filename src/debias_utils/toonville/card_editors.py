@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from .. import assets
 from ..evaluate.instruct_study import GUIDANCE, SAMPLER_STEPS, InstructStudy
+from ..evaluate.instruct_table import PEOPLE
 from ..evaluate.judge import flips
 from ..profiles import Profile, load_profile
 from .card_judges import markdown
@@ -45,7 +46,7 @@ DRAWS = 40
 
 def measure(parts: Profile, rho: float) -> dict[str, object]:
     """The card's row of one editor."""
-    study = InstructStudy(parts, rho=rho)
+    study = InstructStudy(parts, rho=rho, people=PEOPLE)
     rows = study.judge(study.draw(study.conditions))
     originals = study.originals
     same = parts.identity(originals)
@@ -64,7 +65,7 @@ def measure(parts: Profile, rho: float) -> dict[str, object]:
         **{f"{name} shift": rows[f"{name}_shift"].mean() for name in ("gender", "skin", "age")},
         "towards": toward,
         "away": away,
-        "drawn stereotypical": float(study.stereotypical(study.conditions, draws=DRAWS).mean()),
+        "drawn stereotypical": float(study.stereotypical(study.imagine(study.conditions, draws=DRAWS)).mean()),
     }
 
 
@@ -75,7 +76,7 @@ def write_card() -> str:
     card = _TEXT.format(
         parameters=sum(p.numel() for p in unet.parameters()) / 1e6,
         captioned=CAPTIONED,
-        n=40,
+        n=PEOPLE,
         jobs=len(OCCUPATIONS),
         guidance=GUIDANCE,
         steps=SAMPLER_STEPS,
