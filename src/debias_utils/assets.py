@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
@@ -116,11 +116,16 @@ def check_writable(folder: Path) -> None:
         with tempfile.NamedTemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise _cannot_write(folder, error) from error
+        raise cannot_write(folder, error) from error
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
-    """Write an array whole or not at all: to a temporary file first, then renamed.
+    """Write an array whole or not at all; see `write_whole`."""
+    write_whole(path, lambda file: np.save(file, array, allow_pickle=False))
+
+
+def write_whole(path: Path, save: Callable[[IO[bytes]], object]) -> None:
+    """Write a file whole or not at all: `save` fills a temporary one, ``*.part``, which is then renamed.
 
     Raises:
         OSError: the folder is read-only or full.
@@ -130,14 +135,15 @@ def write_array(path: Path, array: np.ndarray) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
             temporary = Path(file.name)
-            np.save(file, array, allow_pickle=False)
+            save(file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
+        raise cannot_write(path.parent, error) from error
+    finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-        raise _cannot_write(path.parent, error) from error
 
 
 def read_array(path: Path, *, shape: tuple[int, ...], dtype: type) -> np.ndarray | None:
@@ -149,6 +155,7 @@ def read_array(path: Path, *, shape: tuple[int, ...], dtype: type) -> np.ndarray
     return array if array.shape == shape and array.dtype == dtype else None
 
 
-def _cannot_write(folder: Path, error: OSError) -> OSError:
+def cannot_write(folder: Path, error: OSError) -> OSError:
+    """An error that names the folder and says what to do."""
     reason = error.strerror or str(error)
     return OSError(error.errno or 0, f"cannot write to the cache folder ({reason}); set {CACHE_VARIABLE} to another", str(folder))

@@ -1,0 +1,89 @@
+"""Cells computed by Ray's workers, on this machine or on a cluster."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+
+RETRIES = 3  # of a cell whose worker dies; what `compute` raises is not retried
+PATIENCE = 3  # seconds for an address: left alone, Ray waits for minutes
+
+C = TypeVar("C")
+T = TypeVar("T")
+
+
+def on_ray(
+    cells: Sequence[C], compute: Callable[[C], T], *, address: str | None, workers: int | None
+) -> Generator[tuple[C, Callable[[], T]], None, None]:
+    """Cells as they are finished, each with a function that returns its result or raises its error; see `engine.sweep`."""
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError("engine='ray' needs Ray: pip install 'ray>=2.30'") from error
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        ray.init("local", num_cpus=workers, include_dashboard=False, **quiet)
+    else:
+        check_reachable(address)
+        try:
+            ray.init(address, **quiet)
+        except ConnectionError as error:
+            raise ConnectionError(
+                f"the Ray at {address} lets nobody in ({error}); if it asks for a token, set RAY_AUTH_MODE=token"
+            ) from error
+    try:
+        resources = ray.cluster_resources()
+        gpus, cores = (int(resources.get(name, 0)) for name in ("GPU", "CPU"))
+        task: Any = ray.remote(num_cpus=1, num_gpus=min(gpus, 1), max_retries=RETRIES)(lambda cell: compute(cell))
+        waiting = iter(cells)
+        running: dict[ObjectRef[T], C] = {}
+        while True:
+            # no more than are computed at once: results do not pile up while the driver writes
+            for cell in islice(waiting, (workers or gpus or cores or 1) - len(running)):
+                running[task.remote(cell)] = cell
+            if not running:
+                return
+            (done,), _ = ray.wait(list(running), num_returns=1)
+            yield running.pop(done), partial(_result, done)
+    finally:
+        ray.shutdown()
+
+
+def _result(done: ObjectRef[T]) -> T:
+    import ray
+
+    try:
+        return ray.get(done)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
+
+
+def check_reachable(address: str) -> None:
+    """Find out at once what Ray finds out after minutes.
+
+    Raises:
+        ValueError: not ``host:port`` or ``ray://host:port``. ConnectionError: nothing listens there.
+    """
+    try:
+        parts = urlsplit(address if "//" in address else f"//{address}")
+        place = (parts.hostname, parts.port)
+    except ValueError:
+        place = (None, None)
+    if None in place or parts.scheme not in ("", "ray"):
+        raise ValueError(f"address must be 'host:port' or 'ray://host:port', got {address!r}")
+    try:
+        socket.create_connection(place, timeout=PATIENCE).close()
+    except OSError as error:
+        raise ConnectionError(
+            f"no Ray at {address} ({error}): start one there with `ray start --head`, or leave the address out to compute here"
+        ) from error
