@@ -49,6 +49,12 @@ def torch_rows(cell):
     return rows(cell).assign(total=many.sum().item(), threads=torch.get_num_threads())
 
 
+def gpu_rows(cell):
+    """The GPUs that this process may use, and when it did."""
+    begin = time.monotonic()
+    return rows(cell).assign(gpus=os.environ.get("CUDA_VISIBLE_DEVICES"), begin=begin, end=time.monotonic())
+
+
 def hangs_once(cell):
     """The first time, the cell of training 1 leaves the number of its process, and waits to be killed."""
     left = Path(f"{cell['log']}.pid")

@@ -4,12 +4,14 @@ import random
 import secrets
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
 import sysconfig
 import threading
 import time
 import weakref
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +19,10 @@ import pandas as pd
 import pytest
 import sweep_cells
 from pandas.testing import assert_frame_equal
-from sweep_cells import DESCRIPTION, computed, fails, grid, hangs_once, rows, torch_rows
+from sweep_cells import DESCRIPTION, computed, fails, gpu_rows, grid, hangs_once, rows, torch_rows
 
 from debias_utils.evaluate.engine import sweep
+from debias_utils.evaluate.on_ray import check_reachable
 
 
 @pytest.fixture
@@ -322,6 +325,60 @@ def test_an_address_where_nothing_is(folder, form):
     with pytest.raises(ConnectionError, match=rf"no Ray at {address} .*`ray start --head`, or leave the address out"):
         run(grid(folder, 1), folder=folder, address=address)
     assert time.monotonic() - begin < 10
+
+
+class Silent(socketserver.BaseRequestHandler):
+    """Accepts, and never says a word."""
+
+    def handle(self):
+        self.request.recv(1024)
+        self.server.left.wait()
+
+
+class Hasty(socketserver.BaseRequestHandler):
+    """Accepts, and hangs up."""
+
+
+@pytest.fixture(params=[Silent, Hasty, SimpleHTTPRequestHandler], ids=lambda handler: handler.__name__)
+def no_ray(request):
+    """The port of something that listens and is no Ray."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), request.param) as server:
+        server.left = threading.Event()
+        thread = threading.Thread(target=server.serve_forever, args=[0.01])
+        thread.start()
+        yield server.server_address[1]
+        server.left.set()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}"])
+def test_an_address_where_something_else_listens(folder, form, no_ray):
+    address, begin = form.format(no_ray), time.monotonic()
+    with pytest.raises(ConnectionError, match=rf"no Ray at {address} .*`ray start --head`, or leave the address out"):
+        run(grid(folder, 1), folder=folder, address=address)
+    assert time.monotonic() - begin < 10
+    assert computed(folder) == []
+
+
+def test_an_encrypted_ray_is_not_greeted_in_the_clear(monkeypatch, no_ray):
+    monkeypatch.setenv("RAY_USE_TLS", "1")
+    check_reachable(f"127.0.0.1:{no_ray}")
+
+
+def test_one_gpu_for_each_worker(folder, monkeypatch):
+    """Two GPUs in name only: what Ray gives to whom does not depend on what is in the machine."""
+    import ray
+
+    start = ray.init
+    monkeypatch.setattr(ray, "init", lambda *args, **options: start(*args, **options | {"num_cpus": 4, "num_gpus": 2}))
+    found = run(grid(folder, 6, seconds=0.2), gpu_rows, folder=folder, engine="ray")
+    seen = found.groupby("training")[["gpus", "begin", "end"]].first()
+    assert set(seen["gpus"]) == {"0", "1"}
+    together = [(seen["begin"] < row.end) & (seen["end"] > row.begin) for row in seen.itertuples()]
+    assert max(map(sum, together)) == 2
+    for gpu, alone in seen.groupby("gpus"):
+        assert (alone["begin"].sort_values()[1:].to_numpy() >= alone["end"].sort_values()[:-1].to_numpy()).all(), gpu
 
 
 def test_two_workers_compute_the_same_rows_bit_for_bit(folder, tmp_path):

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from ray import ObjectRef
 
 RETRIES = 3  # of a cell whose worker dies; what `compute` raises is not retried
-PATIENCE = 3  # seconds for an address: left alone, Ray waits for minutes
+PATIENCE = 3  # seconds to connect, and again to answer: left alone, Ray waits for minutes
+# Ray speaks gRPC, over HTTP/2: its side begins with empty settings, and the other side answers with its own (RFC 9113, 3.4)
+SETTINGS = 4  # the type of a frame, which follows its length in three bytes
+GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, SETTINGS, 0, 0, 0, 0, 0))
 
 C = TypeVar("C")
 T = TypeVar("T")
@@ -72,7 +75,8 @@ def check_reachable(address: str) -> None:
     """Find out at once what Ray finds out after minutes.
 
     Raises:
-        ValueError: not ``host:port`` or ``ray://host:port``. ConnectionError: nothing listens there.
+        ValueError: not ``host:port`` or ``ray://host:port``. ConnectionError: nothing listens there, or something that does not
+            greet as Ray does.
     """
     try:
         parts = urlsplit(address if "//" in address else f"//{address}")
@@ -82,7 +86,11 @@ def check_reachable(address: str) -> None:
     if None in place or parts.scheme not in ("", "ray"):
         raise ValueError(f"address must be 'host:port' or 'ray://host:port', got {address!r}")
     try:
-        socket.create_connection(place, timeout=PATIENCE).close()
+        with socket.create_connection(place, timeout=PATIENCE) as probe:
+            if os.environ.get("RAY_USE_TLS", "0") == "0":  # Ray's own variable: encrypted, the greeting would mean nothing
+                probe.sendall(GREETING)
+                if probe.recv(4)[3:] != bytes([SETTINGS]):
+                    raise ConnectionError("what listens there is no Ray")
     except OSError as error:
         raise ConnectionError(
             f"no Ray at {address} ({error}): start one there with `ray start --head`, or leave the address out to compute here"
