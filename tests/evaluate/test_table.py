@@ -2,87 +2,57 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from debias_utils import load_profile
-from debias_utils.evaluate import __main__ as command
-from debias_utils.evaluate import instruct_table, table
-from debias_utils.evaluate.study import ALPHA
-from debias_utils.toonville import OCCUPATIONS
+from debias_utils.evaluate.compare import mean_interval
+from debias_utils.evaluate.names import BEFORE, EDITORS, GRADIENT, INSTRUCT, STYLECLIP, TEXT
+from debias_utils.evaluate.table import LINES, paper, summary, table1
 
 
-@pytest.fixture(scope="module")
-def parts():
-    return load_profile("mini", device="cpu")
+@pytest.fixture
+def rows():
+    """Two editors x three methods x two seeds x five people x three occupations."""
+    index = pd.MultiIndex.from_product(
+        [EDITORS, [BEFORE, TEXT, GRADIENT], [0, 1], range(5), ["nurse", "plumber", "writer"]],
+        names=["editor", "method", "seed", "person", "occupation"],
+    )
+    rng = np.random.default_rng(0)
+    return pd.DataFrame({measure: rng.random(len(index)) for measure in LINES.values()}, index=index).reset_index()
 
 
-@pytest.fixture(scope="module")
-def computed(parts):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(table, "ALPHAS", (ALPHA,))
-        return table.compute(parts, rho=0.9, training_seed=1, people=2, progress=False)
+def test_means_are_taken_over_the_occupations_of_each_person(rows):
+    one = rows[rows["editor"] == STYLECLIP]
+    found = summary(one, ["gender_shift"])
+    block = one[(one["method"] == TEXT) & (one["seed"] == 1) & (one["person"] == 3)]
+    assert found.loc[(TEXT, 1, 3), "gender_shift"] == pytest.approx(block["gender_shift"].mean())
+    assert len(found) == 3 * 2 * 5
 
 
-def test_a_row_for_every_method_occupation_and_person(computed):
-    assert set(computed["method"]) == {*table.METHODS, *table.REMOVED}
-    assert (computed.groupby("method").size() == 2 * len(OCCUPATIONS)).all()
-    assert not computed.duplicated(["method", "occupation", "person"]).any()
-    assert (computed["training"] == 1).all()
-    assert computed["alpha"].isna().equals(computed["method"] == table.ORACLE)
-    assert (computed["gender_flip"] == (computed["gender_before"] != computed["gender_after"])).all()
+def test_table_1_has_the_paper_s_lines_and_columns(rows):
+    found, printed = table1(rows), paper()
+    keys = ["editor", "line", "method"]
+    assert set(map(tuple, found[keys].to_numpy())) == set(map(tuple, printed[keys].to_numpy()))
+    assert (found["n"] == 10).all()
+    cell = found[(found["editor"] == INSTRUCT) & (found["line"] == "Profession") & (found["method"] == GRADIENT)].iloc[0]
+    block = rows[(rows["editor"] == INSTRUCT) & (rows["method"] == GRADIENT)]
+    mean, low, high = mean_interval(block.groupby(["seed", "person"])["occupation_score"].mean())
+    assert tuple(cell[["mean", "low", "high"]]) == pytest.approx((mean, low, high))
+    assert cell["mean"] == pytest.approx(block["occupation_score"].mean())
 
 
-def test_the_oracle_shows_every_occupation_and_the_cures_less_of_the_stereotype(computed):
-    by = computed.groupby("method")[["occupation_score", "gender_shift", "identity"]].mean()
-    assert by.loc[table.ORACLE, "occupation_score"] > 0.95
-    assert by.loc[table.BEFORE, "occupation_score"] > 0.45
-    for cure in (table.TEXT, table.GRADIENT, table.GRADIENT_TEXT):
-        assert by.loc[cure, "gender_shift"] < by.loc[table.BEFORE, "gender_shift"]
-    assert by.loc[table.GRADIENT, "identity"] > by.loc[table.BEFORE, "identity"]
+def test_the_paper_s_order_as_printed():
+    wide = paper().pivot(index=["editor", "line"], columns="method", values="mean")
+    assert (wide[GRADIENT] < wide[BEFORE]).all()
+    assert wide.loc[(STYLECLIP, "Race / skin"), TEXT] > wide.loc[(STYLECLIP, "Race / skin"), BEFORE]
 
 
-def test_the_control_has_nothing_to_take_out(parts, monkeypatch):
-    monkeypatch.setattr(table, "ALPHAS", (1.0, ALPHA))
-    rows = table.compute(parts, rho=0.0, training_seed=0, people=2, progress=False)
-    assert set(rows["method"]) == {table.BEFORE, table.ORACLE}
-    assert set(rows["alpha"].dropna()) == {1.0, ALPHA}
-
-
-def test_rows_are_computed_once_and_again_only_if_something_decided_otherwise(parts, computed, monkeypatch):
-    calls = []
-
-    def compute(parts, **options):
-        calls.append(options["training_seed"])
-        return computed
-
-    monkeypatch.setattr(table, "compute", compute)
-    first, second = (table.rows(parts, training_seed=1, progress=False) for _ in range(2))
-    pd.testing.assert_frame_equal(first, second)
-    pd.testing.assert_frame_equal(first, computed)
-    table.rows(parts, training_seed=2, progress=False)
-    assert calls == [1, 2]
-    path = table.path_of(parts, "edits-rho0.9-training1", table.SETTINGS)
-    assert path != table.path_of(parts, "edits-rho0.9-training1", {**table.SETTINGS, "steps": 21})
-    path.write_bytes(path.read_bytes()[:100])  # cut short
-    pd.testing.assert_frame_equal(table.rows(parts, training_seed=1, progress=False), computed)
-    assert calls == [1, 2, 1]
-
-
-def test_means_of_a_person_are_over_the_occupations(computed):
-    means = table.summary(computed, ["gender_shift"])
-    block = computed[(computed["method"] == table.TEXT) & (computed["person"] == 1)]
-    assert means.loc[(table.TEXT, 1, 1), "gender_shift"] == pytest.approx(block["gender_shift"].mean())
-    assert len(means) == 2 * computed["method"].nunique()
+def test_bad_input(rows):
+    one = rows[rows["editor"] == STYLECLIP]
     with pytest.raises(ValueError, match="unknown measure 'height'"):
-        table.summary(computed, ["height"])
-
-
-def test_the_command_computes_what_the_chapters_read(monkeypatch, capsys):
-    asked = []
-    monkeypatch.setattr(table, "rows", lambda parts, **options: asked.append(tuple(options.values())) or np.zeros(3))
-    monkeypatch.setattr(instruct_table, "rows", lambda parts, **options: asked.append(options) or np.zeros(2))
-    monkeypatch.setattr(command.agreement, "relevances", lambda parts: asked.append("relevances"))
-    command.main(["--trainings", "0", "2"])
-    assert asked == [(0.9, 0), (0.9, 2), (0.0, 0), (0.0, 2), {"rho": 0.0}, {"rho": 0.9}, "relevances"]
-    assert "rho 0.9, training 2: 3 edits" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        command.main(["--profile", "huge"])
-    assert "'mini'" in capsys.readouterr().err
+        summary(one, ["height"])
+    with pytest.raises(ValueError, match="5 of 30 people of a method have no edit for the occupation 'nurse'"):
+        summary(one[~((one["method"] == TEXT) & (one["seed"] == 0) & (one["occupation"] == "nurse"))], ["gender_shift"])
+    with pytest.raises(ValueError, match=r"more than one edit of .*'Before'"):
+        summary(pd.concat([one, one.head(1)]), ["gender_shift"])
+    with pytest.raises(ValueError, match="1 of 90 values of 'age_shift' are NaN or infinite"):
+        summary(one.assign(age_shift=np.where(one.index == one.index[4], np.nan, 0.5)), ["age_shift"])
+    with pytest.raises(ValueError, match="unknown method 'Oracle'"):
+        table1(rows, methods=["Oracle"])

@@ -1,39 +1,51 @@
 """Compute the rows behind the tables on editing: ``python -m debias_utils.evaluate`` (part of ``make book``).
 
-What an earlier run has finished is not computed again.
+What an earlier run has finished is not computed again; a run can be stopped at any moment and started again. With --engine ray,
+or the address of a Ray cluster, the same cells are computed by Ray's workers, one for each GPU or core.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 
-from .. import assets
 from ..profiles import PROFILES, load_profile
-from . import agreement, instruct_table, table
+from . import agreement, grid
+from .engine import ENGINES
+from .names import EDITORS
+
+RELEVANCE = "relevance"  # no sweep over edits: the ways to a channel's relevance, timed side by side
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Compute and keep the rows of every CLIP and editor that the chapters compare, and say where they are."""
+    """Compute and keep the rows of some sweeps, and say where they are."""
+    names = (*grid.SWEEPS, RELEVANCE)
     parser = argparse.ArgumentParser(prog="python -m debias_utils.evaluate", description=__doc__)
+    parser.add_argument("sweeps", nargs="*", metavar="SWEEP", help=f"of {', '.join(names)} (default: all)")
     parser.add_argument("--profile", default="mini", choices=PROFILES, help="the size of the book (default: mini)")
     parser.add_argument("--seed", type=int, default=0, help="of the people and the samples (default: 0)")
+    parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="repetitions (default: one for each training)")
+    parser.add_argument("--editors", nargs="+", choices=EDITORS, default=EDITORS, help="default: both")
+    parser.add_argument("--people", type=int, default=grid.PEOPLE, help=f"who are edited (default: {grid.PEOPLE})")
+    parser.add_argument("--chunk", type=int, default=grid.CHUNK, help=f"edits in a cell, about (default: {grid.CHUNK})")
     parser.add_argument("--device", default="auto", help="default: a GPU if there is one")
-    parser.add_argument("--trainings", type=int, nargs="*", metavar="SEED", help="of the CLIPs; default: all of the profile")
+    parser.add_argument("--engine", default="local", choices=ENGINES, help="where cells are computed (default: this process)")
+    parser.add_argument("--address", help="of a Ray cluster, host:port or ray://host:port; implies --engine ray")
+    parser.add_argument("--workers", type=int, help="of Ray (default: one for each GPU, or each core)")
+    parser.add_argument("--folder", type=Path, help="where rows are kept (default: in the cache)")
     options = parser.parse_args(arguments)
+    for name in options.sweeps:
+        if name not in names:
+            parser.error(f"unknown sweep {name!r}; choose from {', '.join(names)}")
     parts = load_profile(options.profile, seed=options.seed, device=options.device)
-    for rho in table.RHOS:
-        for training in options.trainings or parts.training_seeds:
-            start = time.perf_counter()
-            found = table.rows(parts, rho=rho, training_seed=training)
-            print(f"rho {rho:g}, training {training}: {len(found):,} edits, {time.perf_counter() - start:.0f} s", flush=True)
-    for rho in parts.editor_rhos:
+    where = {name: getattr(options, name) for name in ("engine", "address", "workers", "folder")}
+    which = {name: getattr(options, name) for name in ("seeds", "editors", "people", "chunk")}
+    for name in options.sweeps or names:
         start = time.perf_counter()
-        found = instruct_table.rows(parts, rho=rho)
-        print(f"instructions, rho {rho:g}: {len(found):,} edits, {time.perf_counter() - start:.0f} s", flush=True)
-    start = time.perf_counter()
-    agreement.relevances(parts)
-    print(f"relevance by every way: {time.perf_counter() - start:.0f} s; all kept in {assets.cache_dir() / 'tables'}", flush=True)
+        found = agreement.relevances(parts) if name == RELEVANCE else grid.rows(parts, name, **where, **which)
+        print(f"{name}: {len(found):,} rows, {time.perf_counter() - start:.0f} s", flush=True)
+    print(f"kept in {options.folder or grid.folder_of(parts)}", flush=True)
 
 
 if __name__ == "__main__":

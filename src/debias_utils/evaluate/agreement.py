@@ -13,8 +13,8 @@ import torch
 
 from .. import assets
 from ..edit.relevance import expected_gradient, finite_difference, gradient
+from .grid import folder_of
 from .study import StyleClipStudy
-from .table import path_of
 
 if TYPE_CHECKING:
     from ..profiles import Profile
@@ -35,7 +35,7 @@ def relevances(parts: Profile, *, pictures: int = PICTURES, many: int = MANY, pr
         Columns way, seconds (for all texts; of "gradient, one text" for one), occupation, channel, relevance. Channels that
         never change are left out: their relevance is 0.
     """
-    path = path_of(parts, "relevances", {"pictures": pictures, "many": many})
+    path = folder_of(parts) / f"relevances-{pictures}-{many}.parquet"
     return assets.cached_table(path, lambda: compute(parts, pictures=pictures, many=many, progress=progress))
 
 

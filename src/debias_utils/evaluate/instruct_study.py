@@ -5,7 +5,7 @@ Every number that the papers leave open is an argument here, with our choice as 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,17 +35,19 @@ class InstructStudy:
     """One editor, some people, all occupations.
 
     Args:
-        parts: the profile. rho: which editor. people: how many, balanced over presentation and skin tone, in everyday clothes.
+        parts: the profile. rho: which editor. seed: which people, and which noise. people: how many, balanced over presentation
+            and skin tone, in everyday clothes.
 
     Attributes:
         model: the editor. clip: of the same dial, for the losses. jobs: the occupations. people: the table. originals:
             (n, 3, h, w) their pictures. conditions: (14, tokens, d), what the UNet reads of each instruction.
     """
 
-    def __init__(self, parts: Profile, *, rho: float = 0.9, people: int = 40):
+    def __init__(self, parts: Profile, *, rho: float = 0.9, seed: int = 0, people: int = 40):
         self.parts, self.rho, self.jobs = parts, rho, list(OCCUPATIONS)
+        self.noise_seed = parts.seed + 10_000 * seed
         self.model, self.clip = parts.editor(rho), parts.clip(rho)
-        self.people = parts.sitters(people)
+        self.people = parts.sitters(people, seed=seed)
         self.originals = parts.portraits(self.people)
         self.conditions = self.model.encode_text([parts.instruction(job) for job in self.jobs])
 
@@ -79,7 +81,7 @@ class InstructStudy:
         images = self.originals[:people]
         if conditions.ndim == 4:
             conditions = conditions.transpose(0, 1)
-        options: dict[str, Any] = {"guidance": guidance, "steps": steps, "seed": self.parts.seed, "progress": progress}
+        options: dict[str, Any] = {"guidance": guidance, "steps": steps, "seed": self.noise_seed, "progress": progress}
         return edit(self.model, images, conditions, chunk_size=CHUNK, **options).transpose(0, 1)
 
     @torch.no_grad()
@@ -89,7 +91,7 @@ class InstructStudy:
         scale: of the text. Draw i starts from the noise of person i, whatever the text.
         """
         nobody, rows = self.originals[:1].expand(draws, -1, -1, -1), torch.arange(draws).repeat(len(conditions))  # for its size
-        options: dict[str, Any] = {"steps": SAMPLER_STEPS, "guidance": (scale, 1.0), "seed": self.parts.seed}
+        options: dict[str, Any] = {"steps": SAMPLER_STEPS, "guidance": (scale, 1.0), "seed": self.noise_seed}
         sampler = Sampler(self.model, nobody, rows=rows, **options)
         sampler.image_latents = torch.zeros_like(sampler.image_latents)
         chunks = torch.arange(len(rows)).split(CHUNK)
@@ -101,17 +103,18 @@ class InstructStudy:
         seen = [self.parts.attributes.labels(block)["gender"] for block in pictures]
         return np.array([(s == OCCUPATIONS[job].gender).mean() for s, job in zip(seen, self.jobs, strict=True)])
 
-    def sampler(self, people: int, *, gradient: str = "one-step", k: int = LAST) -> Sampler:
-        """The decoder of conditions (14 x people, tokens, d), occupations outermost, to pictures; see `edit.sampler`."""
-        rows = torch.arange(people).repeat(len(self.jobs))
-        options: dict[str, Any] = {"steps": SAMPLER_STEPS, "guidance": GUIDANCE, "seed": self.parts.seed}
+    def sampler(self, people: int, *, jobs: int | None = None, gradient: str = "one-step", k: int = LAST) -> Sampler:
+        """The decoder of conditions (jobs x people, tokens, d), occupations outermost, to pictures; see `edit.sampler`."""
+        rows = torch.arange(people).repeat(len(self.jobs) if jobs is None else jobs)
+        options: dict[str, Any] = {"steps": SAMPLER_STEPS, "guidance": GUIDANCE, "seed": self.noise_seed}
         return Sampler(self.model, self.originals[:people], rows=rows, gradient=gradient, k=k, **options)
 
-    def losses(self, people: int) -> dict[str, Loss]:
-        """What holds the first m people and what asks for the occupations, for 14 x m rows, occupations outermost."""
+    def losses(self, people: int, *, jobs: Sequence[str] | None = None) -> dict[str, Loss]:
+        """What holds the first m people and what asks for k occupations (default: all); k x m rows, occupations outermost."""
+        jobs = self.jobs if jobs is None else list(jobs)
         with torch.no_grad():
-            texts = self.clip.encode_prompts(self.jobs)  # (14, d')
-        originals = self.originals[:people].repeat(len(self.jobs), 1, 1, 1)
+            texts = self.clip.encode_prompts(jobs)  # (k, d')
+        originals = self.originals[:people].repeat(len(jobs), 1, 1, 1)
         return losses(self.parts, self.clip, texts.repeat_interleave(people, dim=0), originals)
 
     def gradient_based(
@@ -119,6 +122,7 @@ class InstructStudy:
         conditions: torch.Tensor,
         *,
         people: int,
+        jobs: Sequence[str] | None = None,
         betas: Mapping[str, float] = BETAS,
         steps: int = STEPS,
         lr: float = RATE,
@@ -129,18 +133,19 @@ class InstructStudy:
         """Gradient-based debiasing of c_T: one condition for each person and occupation.
 
         Args:
-            conditions: (14, tokens, d) to start from: the instructions' own, or text-debiased ones. people: the first m.
+            conditions: (k, tokens, d) to start from: the instructions' own, or text-debiased ones. people: the first m. jobs:
+                which k occupations they ask for; default, all.
             betas, steps, lr: see `debias.gradient`; the rate is in units of the conditions' standard deviation.
             gradient, k: how a gradient passes the sampler, see `edit.sampler`. By default the losses see the estimate that
                 the k-th last call makes of the picture, which is the cheapest.
 
         Returns:
-            (14, m, tokens, d), as `draw` takes them, and how they were found, with a row for each pair, occupations outermost.
+            (k, m, tokens, d), as `draw` takes them, and how they were found, with a row for each pair, occupations outermost.
         """
         result = debias_latent(
             conditions.repeat_interleave(people, dim=0),
-            self.sampler(people, gradient=gradient, k=k),
-            self.losses(people),
+            self.sampler(people, jobs=len(conditions), gradient=gradient, k=k),
+            self.losses(people, jobs=jobs),
             betas=betas,
             steps=steps,
             lr=lr,
@@ -149,7 +154,7 @@ class InstructStudy:
             chunk_size=28,
             progress=progress,
         )
-        return result.latent.unflatten(0, (len(self.jobs), people)), result
+        return result.latent.unflatten(0, (len(conditions), people)), result
 
     def judge(self, edited: torch.Tensor) -> pd.DataFrame:
         """One row for each edited person, of pictures (14, m, 3, h, w) of the first m people; see `judge.judge`."""

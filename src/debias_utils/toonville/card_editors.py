@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from .. import assets
+from ..evaluate.grid import PEOPLE
 from ..evaluate.instruct_study import GUIDANCE, SAMPLER_STEPS, InstructStudy
-from ..evaluate.instruct_table import PEOPLE
 from ..evaluate.judge import flips
 from ..profiles import Profile, load_profile
 from .card_judges import markdown

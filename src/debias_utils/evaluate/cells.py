@@ -1,0 +1,113 @@
+"""The rows of one cell of the grid: people edited by one method for some occupations, and judged. Cells share nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import pandas as pd
+import torch
+
+from ..edit.styleclip import text_delta
+from ..profiles import load_profile
+from .instruct_study import GUIDANCE, InstructStudy
+from .judge import ATTRIBUTES, judge
+from .names import GRADIENT, GRADIENT_TEXT, ORACLE, ORTHOGONAL, STYLECLIP, TEXT
+from .study import CHANNELS, PROTECTED, StyleClipStudy, likeness
+
+NUMBERS = (*(f"{a}_shift" for a in ATTRIBUTES), "occupation_score", "identity", "perceptual", "clip_score")  # all finite
+ORTHOGONAL_CHANNELS = 96  # a few channels cannot be orthogonal to nearly as many protected directions and still be the edit
+
+Edited = Iterator[tuple[float, torch.Tensor]]
+
+
+def compute(cell: Mapping[str, Any], *, profile: str, base_seed: int, device: str) -> pd.DataFrame:
+    """The rows of a cell.
+
+    Args:
+        cell: see `grid.cells`. profile, base_seed, device: as `load_profile` takes them.
+
+    Returns:
+        The columns of `judge.judge`, and editor, rho, seed, method, variant and strength (NaN for the oracle).
+    """
+    editor, m, jobs, strengths = cell["editor"], cell["people"], cell["occupations"], cell["strengths"]
+    study = _study(profile, base_seed, device, editor, cell["rho"], cell["seed"], cell["of"])
+    parts = study.parts
+    options = {"attributes": parts.attributes, **likeness(parts, study.clip)}
+    named = {name: cell[name] for name in ("editor", "rho", "seed", "method", "variant")}
+    if cell["method"] == ORACLE:
+        people = study.people.head(m)
+        after = torch.stack([parts.dressed(people, job, seed=cell["seed"]) for job in jobs])
+        return judge(parts.portraits(people), after, jobs, **options).assign(**named, strength=float("nan"))
+    at = [study.jobs.index(job) for job in jobs]
+    edited = (_styleclip if editor == STYLECLIP else _instruct)(study, cell["method"], at, m, strengths, **cell["options"])
+    blocks = [judge(study.originals[:m], pictures, jobs, **options).assign(**named, strength=s) for s, pictures in edited]
+    return pd.concat(blocks, ignore_index=True)
+
+
+@lru_cache(maxsize=2)
+def _study(profile: str, base_seed: int, device: str, editor: str, rho: float, seed: int, people: int) -> Any:
+    parts = load_profile(profile, device=device, seed=base_seed)
+    if editor == STYLECLIP:
+        return StyleClipStudy(parts, rho=rho, training_seed=seed, people=people)
+    return InstructStudy(parts, rho=rho, seed=seed, people=people)
+
+
+def _styleclip(
+    study: StyleClipStudy,
+    method: str,
+    at: list[int],
+    people: int,
+    strengths: Sequence[float],
+    *,
+    attributes: Sequence[str] = PROTECTED,
+    n_components: float | int = 0.9,
+    target: bool = False,
+    channels: int | None = None,
+    **options: Any,
+) -> Edited:
+    """(strength, pictures) of everyone for some occupations.
+
+    target: take the subspace out of the target text alone, and not out of its difference to the neutral one. options: of
+    gradient-based debiasing.
+    """
+    deltas, texts = study.deltas, study.texts
+    space = study.subspace(*attributes, n_components=n_components)
+    if method in (TEXT, GRADIENT_TEXT):
+        texts = study.debiased_texts(space)
+        deltas = text_delta(texts, study.neutral) if target else study.debiased(space)
+    channels = channels or (ORTHOGONAL_CHANNELS if method == ORTHOGONAL else CHANNELS)
+    directions = study.directions(study.relevance(deltas), channels=channels)
+    if method == ORTHOGONAL:
+        directions = study.orthogonal(directions, space)
+    for strength in strengths:
+        styles = study.apply(directions[at], alpha=strength)[:, :people]
+        if method in (GRADIENT, GRADIENT_TEXT):
+            found = study.gradient_based(styles, texts[at], progress=False, **options)
+            styles = found.latent.unflatten(0, styles.shape[:2])
+        yield strength, study.parts.draw(styles)
+
+
+def _instruct(
+    study: InstructStudy,
+    method: str,
+    at: list[int],
+    people: int,
+    strengths: Sequence[float],
+    *,
+    attributes: Sequence[str] = PROTECTED,
+    n_components: float | int = 0.9,
+    skip_first: int = 1,
+    **options: Any,
+) -> Edited:
+    """(strength, pictures) of everyone for some occupations. Conditions are found at one strength, and drawn at all."""
+    conditions = study.conditions
+    if method in (TEXT, GRADIENT_TEXT):
+        conditions = study.debiased(study.subspace(*attributes, n_components=n_components), skip_first=skip_first)
+    conditions = conditions[at]
+    if method in (GRADIENT, GRADIENT_TEXT):
+        jobs = [study.jobs[i] for i in at]
+        conditions, _ = study.gradient_based(conditions, jobs=jobs, people=people, progress=False, **options)
+    for strength in strengths:
+        yield strength, study.draw(conditions, people=people, guidance=(strength, GUIDANCE[1]), progress=False)

@@ -1,0 +1,218 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from debias_utils import load_profile
+from debias_utils.evaluate import __main__ as command
+from debias_utils.evaluate import grid
+from debias_utils.evaluate.judge import ATTRIBUTES
+from debias_utils.evaluate.names import (
+    BEFORE,
+    EDITORS,
+    GRADIENT,
+    GRADIENT_TEXT,
+    INSTRUCT,
+    ORACLE,
+    STYLECLIP,
+    TEXT,
+)
+from debias_utils.toonville.occupations import OCCUPATIONS
+
+SOME = {"occupations": ["nurse", "plumber"], "people": 2, "seeds": [1]}
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return load_profile("mini", device="cpu")
+
+
+@pytest.fixture
+def few_steps(monkeypatch):
+    """The optimisation is tested elsewhere; here it only has to be asked for."""
+    monkeypatch.setattr(grid, "FASTER", {STYLECLIP: {"steps": 2}, INSTRUCT: {"steps": 1}})
+
+
+@pytest.fixture(scope="module")
+def computed(parts, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweep")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grid, "FASTER", {STYLECLIP: {"steps": 4}, INSTRUCT: {"steps": 2, "lr": 0.3}})
+        return grid.rows(parts, "table", folder=folder, progress=False, **SOME)
+
+
+def test_cells_cover_every_edit_of_the_table_once(parts):
+    found = grid.cells(parts, "table")
+    edits = pd.DataFrame(
+        [
+            (c["editor"], c["rho"], c["seed"], c["method"], s, job, person)
+            for c in found
+            for s in c["strengths"]
+            for job in c["occupations"]
+            for person in range(c["people"])
+        ]
+    )
+    assert not edits.duplicated().any()
+    counts = edits.groupby([0, 1, 3]).size()
+    assert (counts == 3 * 14 * 40).all()
+    assert set(counts[STYLECLIP, 0.9].index) == {BEFORE, TEXT, GRADIENT, "Orthogonal", ORACLE}
+    assert set(counts[INSTRUCT, 0.9].index) == {BEFORE, TEXT, GRADIENT, ORACLE}
+    assert set(counts[STYLECLIP, 0.0].index) == set(counts[INSTRUCT, 0.0].index) == {BEFORE}
+
+
+@pytest.mark.parametrize("sweep", grid.SWEEPS)
+def test_cells_are_plain_differ_and_are_no_larger_than_asked(parts, sweep):
+    found = grid.cells(parts, sweep, chunk=100)
+    texts = [json.dumps(cell, sort_keys=True) for cell in found]
+    assert len(set(texts)) == len(texts)
+    assert [json.loads(text) for text in texts] == found
+    for cell in found:
+        size = cell["people"] * len(cell["strengths"])
+        assert size * len(cell["occupations"]) <= max(100, size)
+        assert cell["people"] <= cell["of"] == 40
+
+
+def test_the_chunk_changes_the_cells_and_not_the_edits(parts):
+    def edits(**options):
+        return sorted(
+            (c["editor"], c["seed"], c["rho"], c["method"], c["variant"], job)
+            for c in grid.cells(parts, "ablations", **options)
+            for job in c["occupations"]
+        )
+
+    assert edits(chunk=1) == edits(chunk=10_000)
+    assert len(grid.cells(parts, "ablations", chunk=1)) > 3 * len(grid.cells(parts, "ablations", chunk=10_000))
+
+
+def test_curves_and_ablations_do_not_repeat_the_table(parts):
+    seen = set()
+    for sweep in grid.SWEEPS:
+        for c in grid.cells(parts, sweep):
+            for s in c["strengths"]:
+                for job in c["occupations"]:
+                    key = (c["editor"], c["seed"], c["rho"], c["method"], c["variant"], s, job, json.dumps(c["options"]))
+                    assert key not in seen
+                    seen.add(key)
+
+
+def test_a_row_for_every_edit(computed):
+    index = ["editor", "rho", "seed", "method", "occupation", "person"]
+    assert not computed.duplicated(index).any()
+    assert (computed.groupby(["editor", "rho", "method"]).size() == 4).all()
+    assert set(computed["editor"]) == set(EDITORS)
+    assert (computed["seed"] == 1).all()
+    assert (computed["variant"] == "").all()
+    assert computed["strength"].isna().equals(computed["method"] == ORACLE)
+    strengths = computed.dropna(subset="strength").groupby("editor")["strength"].unique()
+    assert strengths.map(list).to_dict() == {STYLECLIP: [3.0], INSTRUCT: [7.5]}
+    assert (computed["gender_flip"] == (computed["gender_before"] != computed["gender_after"])).all()
+
+
+def test_the_oracle_shows_the_occupation_and_methods_differ(computed):
+    biased = computed[computed["rho"] == 0.9]
+    by = biased.groupby(["editor", "method"])[["occupation_score", "gender_shift"]].mean()
+    assert by.loc[(slice(None), ORACLE), "occupation_score"].min() > 0.95
+    for editor in EDITORS:
+        shifts = biased[biased["editor"] == editor].groupby("method")["skin_shift"].apply(tuple)
+        assert shifts.nunique() == len(shifts)
+
+
+def test_rows_are_the_study_s_own(parts, computed):
+    from debias_utils.evaluate.study import StyleClipStudy
+
+    study = StyleClipStudy(parts, training_seed=1, people=2)
+    own = study.judge(study.edit(study.deltas)).query("occupation == 'nurse'")
+    kept = computed.query("editor == 'StyleCLIP' and rho == 0.9 and method == 'Before' and occupation == 'nurse'")
+    np.testing.assert_allclose(own["gender_shift"], kept["gender_shift"], atol=1e-5)
+
+
+def test_chunks_give_the_same_rows(parts, computed, few_steps, tmp_path):
+    one = grid.rows(parts, "table", folder=tmp_path, chunk=2, progress=False, editors=[STYLECLIP], **SOME)
+    index = ["rho", "method", "occupation", "person"]
+    same = computed[(computed["editor"] == STYLECLIP) & (computed["method"] != GRADIENT)]
+    left, right = (t.set_index(index).sort_index() for t in (one[one["method"] != GRADIENT], same))
+    for column in (f"{a}_shift" for a in ATTRIBUTES):
+        np.testing.assert_allclose(left[column], right[column], atol=1e-5)
+
+
+def test_variants_set_what_they_name(parts, few_steps, tmp_path):
+    which = {"occupations": ["nurse"], "people": 1, "seeds": [0]}
+    found = grid.rows(parts, "ablations", folder=tmp_path, progress=False, editors=[STYLECLIP], **which)
+    text = found[found["method"] == TEXT].set_index("variant")["gender_shift"]
+    assert {"gender", "skin", "gender, skin and age", "K = 1", "98 % of variance", "target alone"} == set(text.index)
+    assert text.nunique() > 3
+    gradient = found[found["method"] == GRADIENT].set_index("variant")
+    assert {"clip", "identity", "perceptual", "clip + identity", "clip + perceptual", "identity + perceptual"} < set(
+        gradient.index
+    )
+    assert (gradient.loc["identity", "identity"] > gradient.loc["clip", "identity"]).all()
+    assert GRADIENT_TEXT in set(found["method"])
+
+
+def test_an_instruction_s_curve_has_all_strengths(parts, few_steps, tmp_path):
+    which = {"occupations": ["nurse"], "people": 1, "seeds": [0], "editors": [INSTRUCT]}
+    found = grid.rows(parts, "curves", folder=tmp_path, progress=False, **which)
+    by = found.groupby("method")["strength"].unique().map(sorted).to_dict()
+    assert by == {
+        BEFORE: [1.0, 3.0, 10.0],
+        TEXT: [1.0, 3.0, 10.0],
+        GRADIENT: [1.0, 3.0, 10.0],
+        GRADIENT_TEXT: [1.0, 3.0, 7.5, 10.0],
+    }
+
+
+def test_what_decides_the_rows(parts):
+    here = grid.description(parts)
+    assert here == grid.description(load_profile("mini", device="cpu"))
+    assert here != grid.description(load_profile("mini", device="cpu", seed=1))
+    assert grid.folder_of(parts) != grid.folder_of(load_profile("mini", device="cpu", seed=1))
+    json.dumps(here)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sweep": "tables"}, "unknown sweep 'tables'; choose one of: 'table', 'curves', 'ablations'"),
+        ({"editors": ["StyleGAN"]}, "unknown editor 'StyleGAN'; choose one of: 'StyleCLIP', 'InstructPix2Pix'"),
+        ({"occupations": ["astronaut"]}, "unknown occupation 'astronaut'"),
+        ({"occupations": []}, "need an editor, a seed and an occupation"),
+        ({"people": 0}, "people must be a whole number of at least 1, got 0"),
+        ({"chunk": 0}, "chunk must be a whole number of at least 1, got 0"),
+        ({"seeds": [7]}, "unknown seed 7; choose one of: 0, 1, 2"),
+    ],
+)
+def test_bad_input(parts, options, message):
+    options = {"sweep": "table", **options}
+    with pytest.raises(ValueError, match=message):
+        grid.cells(parts, **options)
+
+
+def test_the_command_computes_what_the_chapters_read(monkeypatch, capsys, tmp_path):
+    asked = []
+    monkeypatch.setattr(grid, "rows", lambda parts, name, **options: asked.append((name, options)) or np.zeros(3))
+    monkeypatch.setattr(command.agreement, "relevances", lambda parts: asked.append("relevance") or np.zeros(2))
+    command.main(["--seeds", "0", "2", "--folder", str(tmp_path)])
+    assert [a if a == "relevance" else a[0] for a in asked] == ["table", "curves", "ablations", "relevance"]
+    assert asked[0][1]["seeds"] == [0, 2]
+    assert asked[0][1]["folder"] == tmp_path
+    assert "table: 3 rows" in (out := capsys.readouterr().out)
+    assert f"kept in {tmp_path}" in out
+    command.main(["table", "--address", "head:6379", "--workers", "2"])
+    assert len(asked) == 5
+    assert (asked[-1][1]["address"], asked[-1][1]["workers"]) == ("head:6379", 2)
+    for wrong, choice in ((["--profile", "huge"], "'mini'"), (["tables"], "choose from table, curves, ablations, relevance")):
+        with pytest.raises(SystemExit):
+            command.main(wrong)
+        assert choice in capsys.readouterr().err
+
+
+def test_the_command_itself_keeps_rows_and_does_only_what_is_missing(tmp_path, capsys, few_steps):
+    which = ["table", "--editors", "StyleCLIP", "--people", "1", "--seeds", "2", "--device", "cpu", "--folder", str(tmp_path)]
+    command.main(which)
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.parquet")}
+    assert len(times) == 6  # the methods, and the control
+    command.main(which)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.parquet")} == times
+    assert "table: 84 rows" in capsys.readouterr().out
+    assert set(OCCUPATIONS) == set(pd.concat(map(pd.read_parquet, times))["occupation"])
