@@ -1,0 +1,213 @@
+"""Plan a long sweep before it is run: what its parts cost, counted or measured, and how cells fall on workers."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from ..errors import check_choice, check_positive
+from .names import EDITORS, GRADIENT, GRADIENT_TEXT, STYLECLIP
+
+if TYPE_CHECKING:
+    from ..profiles import Profile
+
+GENERATOR, UNET, DECODER, ENCODER = "StyleGAN2", "UNet", "VAE decoder", "VAE encoder"
+LOSSES = ("CLIP", "identity", "perceptual")  # what they look at
+JUDGE = "judge"
+
+
+class Cost(NamedTuple):
+    """FLOPs of one call of a part on one picture: alone, and there and back again to what went in (not to the weights)."""
+
+    forward: float
+    gradient: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which worker computes which cell, and when.
+
+    Attributes:
+        worker, begin, end: (n,) of the cells. seconds: until the last cell is finished. idle: share of the workers' time in
+            which they compute no cell, in [0, 1).
+    """
+
+    worker: np.ndarray
+    begin: np.ndarray
+    end: np.ndarray
+    seconds: float
+    idle: float
+
+
+def plan(seconds: Sequence[float], *, workers: int, start: float = 0.0) -> Plan:
+    """What a sweep takes if its cells go, in their order, to the first worker that is free, as the engine hands them out.
+
+    Args:
+        seconds: (n,) of the cells, at least one. workers: how many. start: seconds before a worker begins (models to load).
+
+    Raises:
+        ValueError: no cells, seconds that are negative or not finite, no workers.
+    """
+    check_positive("workers", workers)
+    if not len(seconds) or not all(0 <= s < math.inf for s in [*seconds, start]):
+        raise ValueError(f"need cells, and seconds that are finite and not negative, got {list(seconds)[:5]} and start={start!r}")
+    free, found = [(float(start), worker) for worker in range(workers)], []
+    for s in seconds:
+        begin, worker = free[0]
+        heapq.heapreplace(free, (begin + float(s), worker))
+        found.append((worker, begin, begin + float(s)))
+    which, begins, ends = (np.array(column) for column in zip(*found, strict=True))
+    total = float(ends.max())
+    busy = math.fsum(map(float, seconds)) / (workers * total) if total else 1.0
+    return Plan(which, begins, ends, total, max(1 - busy, 0.0))
+
+
+class _Counter(TorchDispatchMode):
+    """torch's FlopCounterMode without its hooks on modules, which refuse a gradient that ends at a module's input."""
+
+    total = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = function(*args, **(kwargs or {}))
+        if (formula := flop_registry.get(function._overloadpacket)) is not None:
+            self.total += formula(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+def flops(run: Callable[[], Any]) -> float:
+    """Floating-point operations of a call, a product and a sum being two: of convolutions, products and attention alone.
+
+    Counts by shapes, on any device, the meta device included.
+    """
+    with _Counter() as counter:
+        run()
+    return float(counter.total)
+
+
+def cost(run: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> Cost:
+    """The cost of run(*inputs), for one picture: inputs (n, ...)."""
+    inputs, n = tuple(x.detach().requires_grad_() for x in inputs), len(inputs[0])
+    with torch.no_grad():
+        forward = flops(lambda: run(*inputs))
+    return Cost(forward / n, flops(lambda: torch.autograd.grad(run(*inputs).sum(), inputs)) / n)
+
+
+def seconds(run: Callable[[], Any], *, repeats: int = 5) -> float:
+    """The median of some calls on this machine, after one that does not count; a GPU is waited for."""
+
+    def once() -> float:
+        begin = time.perf_counter()
+        run()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter() - begin
+
+    once()
+    return statistics.median(once() for _ in range(repeats))
+
+
+def networks(parts: Profile, *, people: int = 1) -> dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor]]:
+    """The parts of a profile, each as a function of one input, and such an input for some people: to be counted or timed."""
+    clip, model, portraits = parts.clip(), parts.editor(), parts.portraits(parts.sitters(people))
+    text = model.encode_text([parts.instruction("nurse")]).repeat(people, 1, 1)
+    latents, one = model.encode_image(portraits), torch.ones((), device=parts.device)
+    return {
+        GENERATOR: (parts.synthesize, parts.invert(portraits)), DECODER: (model.decode, latents),
+        UNET: (lambda condition: model.predict_noise(latents, latents, one, condition), text),
+        ENCODER: (lambda x: model.vae.encode(x).latent_dist.mean, portraits),
+        "CLIP": (clip.encode_image, portraits), "identity": (parts.identity, portraits),
+        "perceptual": (lambda x: torch.cat([m.flatten() for m in parts.perceptual.features(x)]), portraits),
+        JUDGE: (lambda x: torch.cat(list(parts.attributes(x).values()), dim=1), portraits),
+    }  # fmt: skip
+
+
+def full_size() -> dict[str, Cost]:
+    """The parts of the papers' own setting, counted without weights: StyleGAN2 at 1024, Stable Diffusion 1 at 512, CLIP ViT-B/32.
+
+    The losses' and the judge's are networks of the published shapes: ArcFace's ResNet-50 (without squeeze and excitation) at 112
+    pixels, LPIPS' VGG-16 at 256, FairFace's ResNet-34 at 224.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode  # the generator asks its device for autocast, meta has none
+    from torchvision.models import resnet34, vgg16
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    from ..edit.memory import stable_diffusion
+    from ..models.stylegan2 import Generator
+
+    model, half = stable_diffusion(), {"dtype": torch.float16, "device": "meta"}
+    latents, one = torch.zeros(1, 4, 64, 64, **half), torch.ones((), device="meta")  # type: ignore[call-overload]
+    text, picture = torch.zeros(1, 77, 768, **half), torch.zeros(1, 3, 512, 512, **half)  # type: ignore[call-overload]
+    with torch.device("meta"):
+        clip = CLIPVisionModelWithProjection(CLIPVisionConfig())  # its defaults are ViT-B/32
+        others: dict[str, tuple[Callable[..., torch.Tensor], int]] = {
+            "CLIP": (lambda x: clip(x).image_embeds, 224), "identity": (_face_network(), 112),
+            "perceptual": (vgg16().features, 256), JUDGE: (resnet34().eval(), 224),
+        }  # fmt: skip
+        counted = {name: cost(network, torch.zeros(1, 3, side, side)) for name, (network, side) in others.items()}
+    with FakeTensorMode():
+        channels = [512, 512, 512, 512, 512, 256, 128, 64, 32]
+        generator = Generator(z_dim=512, w_dim=512, mapping_layers=8, resolution=1024, channels=channels, conv_clamp=256.0)
+        drawn = cost(lambda *styles: generator.synthesis(styles), *(torch.zeros(1, n) for n in generator.style_sizes))
+    return {
+        GENERATOR: drawn, UNET: cost(lambda c: model.predict_noise(latents, latents, one, c), text),
+        DECODER: cost(model.decode, latents), ENCODER: cost(lambda x: model.vae.encode(x).latent_dist.mean, picture), **counted,
+    }  # fmt: skip
+
+
+def _face_network() -> nn.Module:
+    """ArcFace's ResNet-50: two 3x3 convolutions a block, the first at full resolution."""
+    layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, padding=1)]
+    inputs = 64
+    for outputs, blocks in ((64, 3), (128, 4), (256, 14), (512, 3)):
+        for i in range(blocks):
+            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.Conv2d(outputs, outputs, 3, padding=1, stride=1 if i else 2)]
+            inputs = outputs
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(512 * 7 * 7, 512))
+
+
+def calls(editor: str, method: str, *, steps: int, sampler_steps: int, at: int) -> Counter[tuple[str, str]]:
+    """How often the parts are called for one edit that is judged: (part, "forward" or "gradient") -> calls.
+
+    Args:
+        editor, method: of `names`; whatever moves only texts or directions costs what the edit costs, and the oracle is drawn as
+            an edit is. steps: of Adam. sampler_steps: of the diffusion. at: whose call's estimate the losses see (gradients
+            "one-step", see `edit.sampler`): only the branch with the text is recorded, computed again, and passed backwards.
+
+    Raises:
+        ValueError: an unknown editor, a call that the sampler does not make.
+    """
+    check_choice("editor", editor, EDITORS)
+    check_choice("call whose estimate the losses see", at, range(1, sampler_steps + 1))
+    draw = {GENERATOR: 1} if editor == STYLECLIP else {UNET: 3 * sampler_steps, DECODER: 1, ENCODER: 1}
+    found = Counter({(part, "forward"): n for part, n in {**draw, **dict.fromkeys((*LOSSES, JUDGE), 1)}.items()})
+    found["perceptual", "forward"] += 1  # of the original, which the others have seen
+    if method in (GRADIENT, GRADIENT_TEXT):
+        look = {GENERATOR: 1} if editor == STYLECLIP else {UNET: 3 * at, DECODER: 1}  # the last step only looks
+        found.update({(part, "forward"): n for part, n in {**look, **dict.fromkeys(LOSSES, 1)}.items()})
+        found.update({(part, "gradient"): steps for part in LOSSES})
+        if editor == STYLECLIP:
+            found[GENERATOR, "gradient"] += steps
+        else:  # checkpoints: what is recorded is computed twice
+            found.update({(UNET, "forward"): 3 * at * steps, (UNET, "gradient"): steps, (DECODER, "gradient"): steps})
+            found[DECODER, "forward"] += steps
+    return found
+
+
+def work(called: Mapping[tuple[str, str], float], costs: Mapping[str, Cost]) -> dict[str, float]:
+    """FLOPs of each part: calls, as `calls` gives them, times what they cost."""
+    found: Counter[str] = Counter()
+    for (part, way), n in called.items():
+        found[part] += n * getattr(costs[part], way)
+    return dict(found)
