@@ -88,7 +88,8 @@ def test_seconds_are_the_median_without_the_first(monkeypatch):
 
 def test_full_size_is_as_published():
     """StyleGAN2's own number is not published; 74 billion products of the convolutions follow from the sizes."""
-    found = {name: cost.forward / 2e9 for name, cost in plan.full_size().items()}  # products and sums as one
+    costs = plan.full_size()
+    found = {name: cost.forward / 2e9 for name, cost in costs.items()}  # products and sums as one
     assert found["CLIP"] == pytest.approx(4.4, abs=0.1)  # Radford et al. 2021, as counted by open_clip
     assert found[plan.JUDGE] == pytest.approx(3.7, abs=0.1)  # He et al. 2016: 3.6 without the shortcuts
     assert found["perceptual"] == pytest.approx(15.3 * (256 / 224) ** 2, rel=0.02)  # Simonyan and Zisserman 2015
@@ -97,7 +98,7 @@ def test_full_size_is_as_published():
         layers += (4 * 2**i) ** 2 * (9 * c * c + 3 * c) + (9 * (2 * 2**i) ** 2 * channels[i - 1] * c if i else 0)
     assert found[plan.GENERATOR] == pytest.approx(layers / 1e9, rel=0.02)
     assert 380 < found[plan.UNET] < 420
-    for name, cost in plan.full_size().items():
+    for name, cost in costs.items():
         assert 1.9 < cost.gradient / cost.forward < 2.2, name
 
 
