@@ -203,7 +203,13 @@ def rows(
     decided = description(parts, **size)
     folder = folder_of(parts, **size) if folder is None else folder
     compute = partial(_cells.compute, profile=parts.name, base_seed=parts.seed, device=parts.device)
-    options: dict[str, Any] = {"engine": engine, "address": address, "workers": workers, "progress": progress}
+    options: dict[str, Any] = {
+        "engine": engine,
+        "address": address,
+        "workers": workers,
+        "progress": progress,
+        "name": ", ".join(sweeps),
+    }
     return sweep(wanted, compute, folder=folder, description=decided, finite=_cells.NUMBERS, **options)
 
 
