@@ -62,6 +62,11 @@ def verify(path: Path, sha256: str) -> Path:
     return path
 
 
+def weights_hash() -> str:
+    """One hash, 16 hex digits, of all packaged files."""
+    return hashlib.sha256(json.dumps(manifest(), sort_keys=True).encode()).hexdigest()[:16]
+
+
 def sha256_of(path: Path) -> str:
     """Hex SHA-256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

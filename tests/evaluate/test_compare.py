@@ -59,11 +59,11 @@ def people(**means):
     noise = rng.normal(0, 0.3, 40)  # of the person, the same for every method
     blocks = [
         pd.DataFrame(
-            {"method": name, "training": 0, "person": range(40), "shift": mean + noise + rng.normal(0, 0.02, 40), "score": 0.5}
+            {"method": name, "seed": 0, "person": range(40), "shift": mean + noise + rng.normal(0, 0.02, 40), "score": 0.5}
         )
         for name, mean in means.items()
     ]
-    return pd.concat(blocks).set_index(["method", "training", "person"])
+    return pd.concat(blocks).set_index(["method", "seed", "person"])
 
 
 def test_differences_are_paired_over_people():

@@ -109,6 +109,25 @@ def test_a_row_for_every_edit(computed):
     assert (computed["gender_flip"] == (computed["gender_before"] != computed["gender_after"])).all()
 
 
+def test_every_row_says_where_it_comes_from(parts, computed):
+    assert (computed["weights"] == grid.description(parts)["weights"]).all()
+    assert (computed[["profile", "base_seed"]] == ["mini", 0]).all(axis=None)
+    by = computed.groupby(["editor", "method"])["options"].first()
+    assert json.loads(by[INSTRUCT, GRADIENT]) == {"steps": 2, "lr": 0.3}
+    assert by[STYLECLIP, BEFORE] == "{}"
+
+
+def test_rows_of_another_grid_are_refused_with_the_difference_named(parts, computed, tmp_path, few_steps):
+    which = {"occupations": ["nurse"], "seeds": [1], "editors": [STYLECLIP], "folder": tmp_path, "progress": False}
+    grid.rows(parts, "table", people=1, **which)
+    with pytest.raises(ValueError, match=r"computed otherwise \(people: 1 there, 2 here\); choose another folder"):
+        grid.rows(parts, "table", people=2, **which)
+    with pytest.raises(ValueError, match=r"\(chunk: 120 there, 7 here\)"):
+        grid.rows(parts, "table", people=1, chunk=7, **which)
+    with pytest.raises(ValueError, match=r"\(seed: 0 there, 5 here\)"):
+        grid.rows(load_profile("mini", device="cpu", seed=5), "table", people=1, **which)
+
+
 def test_the_oracle_shows_the_occupation_and_methods_differ(computed):
     biased = computed[computed["rho"] == 0.9]
     by = biased.groupby(["editor", "method"])[["occupation_score", "gender_shift"]].mean()
@@ -167,6 +186,7 @@ def test_what_decides_the_rows(parts):
     assert here == grid.description(load_profile("mini", device="cpu"))
     assert here != grid.description(load_profile("mini", device="cpu", seed=1))
     assert grid.folder_of(parts) != grid.folder_of(load_profile("mini", device="cpu", seed=1))
+    assert grid.folder_of(parts) != grid.folder_of(parts, people=8)
     json.dumps(here)
 
 

@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
         start = time.perf_counter()
         found = agreement.relevances(parts) if name == RELEVANCE else grid.rows(parts, name, **where, **which)
         print(f"{name}: {len(found):,} rows, {time.perf_counter() - start:.0f} s", flush=True)
-    print(f"kept in {options.folder or grid.folder_of(parts)}", flush=True)
+    print(f"kept in {options.folder or grid.folder_of(parts, people=options.people, chunk=options.chunk)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from .. import assets
 from ..edit.styleclip import text_delta
 from ..profiles import load_profile
 from .instruct_study import GUIDANCE, InstructStudy
@@ -29,13 +31,20 @@ def compute(cell: Mapping[str, Any], *, profile: str, base_seed: int, device: st
         cell: see `grid.cells`. profile, base_seed, device: as `load_profile` takes them.
 
     Returns:
-        The columns of `judge.judge`, and editor, rho, seed, method, variant and strength (NaN for the oracle).
+        The columns of `judge.judge`, and editor, rho, seed, method, variant, strength (NaN for the oracle), options (what the
+        variant sets, as JSON), profile, base_seed and weights (`assets.weights_hash`).
     """
     editor, m, jobs, strengths = cell["editor"], cell["people"], cell["occupations"], cell["strengths"]
     study = _study(profile, base_seed, device, editor, cell["rho"], cell["seed"], cell["of"])
     parts = study.parts
     options = {"attributes": parts.attributes, **likeness(parts, study.clip)}
-    named = {name: cell[name] for name in ("editor", "rho", "seed", "method", "variant")}
+    named = {
+        **{name: cell[name] for name in ("editor", "rho", "seed", "method", "variant")},
+        "options": json.dumps(cell["options"], sort_keys=True),
+        "profile": profile,
+        "base_seed": base_seed,
+        "weights": assets.weights_hash(),
+    }
     if cell["method"] == ORACLE:
         people = study.people.head(m)
         after = torch.stack([parts.dressed(people, job, seed=cell["seed"]) for job in jobs])

@@ -81,7 +81,7 @@ def compare(by_person: pd.DataFrame, pairs: Iterable[tuple[str, str]], measures:
     """Differences between methods, all of them one family of tests.
 
     Args:
-        by_person: as `table.summary` makes it: index (method, training, person), a column for each measure.
+        by_person: as `table.summary` makes it: index (method, seed, person), a column for each measure.
         pairs: (method, other) of the differences method - other. measures: columns.
 
     Returns:

@@ -42,6 +42,7 @@ def sweep(
     address: str | None = None,
     workers: int | None = None,
     progress: bool = True,
+    name: str = "sweep",
     finite: Sequence[str] = (),
 ) -> pd.DataFrame:
     """The rows of all cells: read from the folder where an earlier run has finished them, computed and kept there if not.
@@ -58,7 +59,7 @@ def sweep(
         engine: "local", in this process, or "ray". address: of a Ray cluster, ``host:port`` on one of its machines or
             ``ray://host:port`` from elsewhere; implies "ray". Without it, a Ray is started on this machine, and ended.
         workers: how many cells Ray computes at a time; default: one for each GPU, or each core if there is none.
-        progress: show a bar. finite: columns that must hold finite numbers.
+        progress: show a bar, called `name`. finite: columns that must hold finite numbers.
 
     Returns:
         The rows in the order of the cells. Ray's workers use one thread each, unless OMP_NUM_THREADS is set: with the same
@@ -94,7 +95,7 @@ def sweep(
             else:
                 results = ((cell, partial(compute, cell)) for cell in missing)
             done = len(cells) - len(missing)
-            bar = tqdm(total=len(cells), initial=done, desc=folder.name, unit="cell", disable=not progress)
+            bar = tqdm(total=len(cells), initial=done, desc=name, unit="cell", disable=not progress)
             with closing(results), bar:
                 for cell, result in results:
                     _keep(folder, cell, result, finite=finite)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
-from .. import assets
+from .. import __version__, assets
 from ..errors import check_choice, check_positive
 from ..toonville.occupations import OCCUPATIONS
 from . import cells as _cells
@@ -43,7 +43,7 @@ METHODS = {
 BIASED, CONTROL = 0.9, 0.0  # rho of the editors
 STRENGTH = {STYLECLIP: ALPHA, INSTRUCT: GUIDANCE[0]}  # alpha, and the scale of the text
 STRENGTHS = {STYLECLIP: (1.0, 2.0, ALPHA, 6.0), INSTRUCT: (1.0, 3.0, GUIDANCE[0], 10.0)}
-PEOPLE, CURVE_PEOPLE = 40, 8  # in the table, and where a curve is slow
+PEOPLE, CURVE_PEOPLE = 40, 16  # in the table, and where a curve is slow
 VARIANT_PEOPLE = {STYLECLIP: 6, INSTRUCT: 4}  # of variants of the gradient-based method
 FASTER: dict[str, dict[str, Any]] = {STYLECLIP: {}, INSTRUCT: {"steps": 6, "lr": 0.1}}  # than the study's own, to save time
 CHUNK = 120  # edits in a cell, about
@@ -193,34 +193,40 @@ def rows(
             of all that decides them. engine, address, workers, progress: see `engine.sweep`. which: see `cells`.
 
     Returns:
-        A row for each edited picture: the columns of `judge.judge`, and editor, rho, seed, method, variant and strength.
+        A row for each edited picture, see `cells.compute`.
 
     Raises:
         ValueError, RuntimeError, OSError, ConnectionError: see `engine.sweep`.
     """
     wanted = [cell for name in sweeps for cell in cells(parts, name, **which)]
-    decided = description(parts)
-    folder = folder_of(parts) if folder is None else folder
+    size = {name: which[name] for name in ("people", "chunk") if name in which}
+    decided = description(parts, **size)
+    folder = folder_of(parts, **size) if folder is None else folder
     compute = partial(_cells.compute, profile=parts.name, base_seed=parts.seed, device=parts.device)
-    options: dict[str, Any] = {"engine": engine, "address": address, "workers": workers, "progress": progress}
+    options: dict[str, Any] = {
+        "engine": engine,
+        "address": address,
+        "workers": workers,
+        "progress": progress,
+        "name": ", ".join(sweeps),
+    }
     return sweep(wanted, compute, folder=folder, description=decided, finite=_cells.NUMBERS, **options)
 
 
-def description(parts: Profile) -> dict[str, Any]:
-    """What decides the rows and is not in the cells."""
+def description(parts: Profile, *, people: int = PEOPLE, chunk: int = CHUNK) -> dict[str, Any]:
+    """What decides all rows of a folder: kept beside them, and compared before any of them is read."""
     package, code = Path(__file__).parents[1], hashlib.sha256()
     for source in sorted(package.rglob("*.py")):
         name = source.relative_to(package).as_posix()
         if name.split("/")[0] not in ("show", "discover") and name not in _NO_ROW:
             code.update(source.read_bytes())
-    weights = hashlib.sha256(repr(sorted(assets.manifest().items())).encode())
     return {
-        "profile": parts.name, "seed": parts.seed, "torch": str(torch.__version__), "weights": weights.hexdigest()[:16],
-        "code": code.hexdigest()[:16],
+        "profile": parts.name, "seed": parts.seed, "people": people, "chunk": chunk, "version": __version__,
+        "torch": str(torch.__version__), "weights": assets.weights_hash(), "code": code.hexdigest()[:16],
     }  # fmt: skip
 
 
-def folder_of(parts: Profile) -> Path:
+def folder_of(parts: Profile, *, people: int = PEOPLE, chunk: int = CHUNK) -> Path:
     """Where rows are kept by default."""
-    digest = hashlib.sha256(repr(sorted(description(parts).items())).encode())
+    digest = hashlib.sha256(repr(sorted(description(parts, people=people, chunk=chunk).items())).encode())
     return assets.cache_dir() / "tables" / f"{parts.name}-{digest.hexdigest()[:16]}"
