@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import math
-import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -104,8 +103,8 @@ def cost(run: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> Cost:
     return Cost(forward / n, flops(lambda: torch.autograd.grad(run(*inputs).sum(), inputs)) / n)
 
 
-def seconds(run: Callable[[], Any], *, repeats: int = 5) -> float:
-    """The median of some calls on this machine, after one that does not count; a GPU is waited for."""
+def seconds(run: Callable[[], Any], *, repeats: int = 7) -> float:
+    """The fastest of some calls, after one that does not count: what else the machine does only adds. A GPU is waited for."""
 
     def once() -> float:
         begin = time.perf_counter()
@@ -115,7 +114,7 @@ def seconds(run: Callable[[], Any], *, repeats: int = 5) -> float:
         return time.perf_counter() - begin
 
     once()
-    return statistics.median(once() for _ in range(repeats))
+    return min(once() for _ in range(repeats))
 
 
 def networks(parts: Profile, *, people: int = 1) -> dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor]]:
