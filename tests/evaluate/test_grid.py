@@ -1,8 +1,10 @@
 import json
+import secrets
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from debias_utils import load_profile
 from debias_utils.evaluate import __main__ as command
@@ -188,6 +190,21 @@ def test_what_decides_the_rows(parts):
     assert grid.folder_of(parts) != grid.folder_of(load_profile("mini", device="cpu", seed=1))
     assert grid.folder_of(parts) != grid.folder_of(parts, people=8)
     json.dumps(here)
+
+
+def test_two_ray_workers_give_the_same_rows_bit_for_bit(parts, few_steps, tmp_path, monkeypatch):
+    for name, value in {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}.items():
+        monkeypatch.setenv(name, value)  # or Ray would leave one in the user's home
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    which = {"people": 2, "seeds": [1], "occupations": ["nurse", "plumber"], "chunk": 2, "editors": [STYLECLIP]}
+    apart = grid.rows(parts, "table", folder=tmp_path / "ray", engine="ray", workers=2, progress=False, **which)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as Ray's workers
+    try:
+        here = grid.rows(parts, "table", folder=tmp_path / "here", progress=False, **which)
+    finally:
+        torch.set_num_threads(threads)
+    pd.testing.assert_frame_equal(apart, here, check_exact=True)
 
 
 @pytest.mark.parametrize(
