@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import tempfile
+import uuid
 from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
@@ -108,9 +110,7 @@ def cached_table(path: Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     except (OSError, ValueError):  # pyarrow's own errors are among them
         check_writable(path.parent)
     table = make()
-    unfinished = path.with_suffix(f".{os.getpid()}.part")
-    table.to_parquet(unfinished, index=False)
-    unfinished.replace(path)
+    write_whole(path, lambda file: table.to_parquet(file, index=False))
     return table
 
 
@@ -135,11 +135,10 @@ def write_whole(path: Path, save: Callable[[IO[bytes]], object]) -> None:
     Raises:
         OSError: the folder is read-only or full.
     """
-    temporary = None
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-            temporary = Path(file.name)
+        with temporary.open("xb") as file:
             save(file)
             file.flush()
             os.fsync(file.fileno())
@@ -147,7 +146,7 @@ def write_whole(path: Path, save: Callable[[IO[bytes]], object]) -> None:
     except OSError as error:
         raise cannot_write(path.parent, error) from error
     finally:
-        if temporary is not None:
+        with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 

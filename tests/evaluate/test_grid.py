@@ -1,5 +1,7 @@
 import json
 import secrets
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -8,8 +10,7 @@ import torch
 
 from debias_utils import load_profile
 from debias_utils.evaluate import __main__ as command
-from debias_utils.evaluate import grid
-from debias_utils.evaluate.judge import ATTRIBUTES
+from debias_utils.evaluate import cells, grid
 from debias_utils.evaluate.names import (
     BEFORE,
     EDITORS,
@@ -20,8 +21,11 @@ from debias_utils.evaluate.names import (
     STYLECLIP,
     TEXT,
 )
+from debias_utils.evaluate.provenance import NO_ROW, code_hash, description
+from debias_utils.evaluate.study import BETAS
 from debias_utils.toonville.occupations import OCCUPATIONS
 
+FEW = {STYLECLIP: {"betas": BETAS, "steps": 3}, INSTRUCT: {"betas": BETAS, "steps": 2, "lr": 0.3}}
 SOME = {"occupations": ["nurse", "plumber"], "people": 2, "seeds": [1]}
 
 
@@ -33,14 +37,14 @@ def parts():
 @pytest.fixture
 def few_steps(monkeypatch):
     """The optimisation is tested elsewhere; here it only has to be asked for."""
-    monkeypatch.setattr(grid, "FASTER", {STYLECLIP: {"steps": 2}, INSTRUCT: {"steps": 1}})
+    monkeypatch.setattr(grid, "OPTIMISER", FEW)
 
 
 @pytest.fixture(scope="module")
 def computed(parts, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(grid, "FASTER", {STYLECLIP: {"steps": 4}, INSTRUCT: {"steps": 2, "lr": 0.3}})
+        patch.setattr(grid, "OPTIMISER", FEW)
         return grid.rows(parts, "table", folder=folder, progress=False, **SOME)
 
 
@@ -112,11 +116,13 @@ def test_a_row_for_every_edit(computed):
 
 
 def test_every_row_says_where_it_comes_from(parts, computed):
-    assert (computed["weights"] == grid.description(parts)["weights"]).all()
+    assert (computed["weights"] == description(parts)["weights"]).all()
     assert (computed[["profile", "base_seed"]] == ["mini", 0]).all(axis=None)
     by = computed.groupby(["editor", "method"])["options"].first()
-    assert json.loads(by[INSTRUCT, GRADIENT]) == {"steps": 2, "lr": 0.3}
-    assert by[STYLECLIP, BEFORE] == "{}"
+    assert json.loads(by[INSTRUCT, GRADIENT]) == {"image_scale": 1.5, **FEW[INSTRUCT]}
+    assert json.loads(by[STYLECLIP, TEXT])["attributes"] == ["gender", "skin"]
+    assert (by[:, ORACLE] == "{}").all()
+    assert (computed["device"] == "cpu").all()
 
 
 def test_rows_of_another_grid_are_refused_with_the_difference_named(parts, computed, tmp_path, few_steps):
@@ -149,12 +155,55 @@ def test_rows_are_the_study_s_own(parts, computed):
 
 
 def test_chunks_give_the_same_rows(parts, computed, few_steps, tmp_path):
-    one = grid.rows(parts, "table", folder=tmp_path, chunk=2, progress=False, editors=[STYLECLIP], **SOME)
-    index = ["rho", "method", "occupation", "person"]
-    same = computed[(computed["editor"] == STYLECLIP) & (computed["method"] != GRADIENT)]
-    left, right = (t.set_index(index).sort_index() for t in (one[one["method"] != GRADIENT], same))
-    for column in (f"{a}_shift" for a in ATTRIBUTES):
-        np.testing.assert_allclose(left[column], right[column], atol=1e-5)
+    one = grid.rows(parts, "table", folder=tmp_path, chunk=2, progress=False, **SOME)
+    index = ["editor", "rho", "method", "occupation", "person"]
+    left, right = (t.set_index(index).sort_index() for t in (one, computed))
+    for column in ("gender_shift", "skin_shift", "age_shift", "occupation_score", "identity"):
+        np.testing.assert_allclose(left[column], right[column], atol=1e-5, err_msg=column)
+
+
+def test_repetitions_that_do_not_begin_with_the_first(parts):
+    for sweep in grid.SWEEPS:
+        one, other = ([{**cell, "seed": None} for cell in grid.cells(parts, sweep, seeds=seeds)] for seeds in ([0, 1], [2, 1]))
+        assert one == other
+
+
+def test_a_worker_of_another_version_computes_nothing(parts):
+    (cell, *_) = grid.cells(parts, "table", people=1)
+    how = {"profile": "mini", "base_seed": 0, "device": "cpu"}
+    with pytest.raises(RuntimeError, match=r"^the code of debias_utils: \w+ on this worker, abc where it was asked for$"):
+        cells.compute(cell, **how, code="abc")
+    with pytest.raises(RuntimeError, match=r"the weights of debias_utils: \w+ on this worker, abc"):
+        cells.compute(cell, **how, weights="abc")
+
+
+def test_code_that_is_said_to_change_no_row_is_not_even_loaded():
+    program = "import sys; import debias_utils.evaluate.cells; print(*(m for m in sys.modules if m.startswith('debias_utils.')))"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = [name.removeprefix("debias_utils.").replace(".", "/") + ".py" for name in run.stdout.split()]
+    assert "evaluate/study.py" in loaded
+    named = [name for name in loaded if name.startswith(NO_ROW) and "toonville/train" not in name]  # profiles asks for names
+    assert not named
+
+
+def test_code_and_drawings_are_part_of_what_decides(tmp_path):
+    (tmp_path / "toonville" / "props").mkdir(parents=True)
+    (tmp_path / "evaluate").mkdir()
+    prop, code, view = (tmp_path / n for n in ("toonville/props/a.svg", "evaluate/study.py", "evaluate/table.py"))
+    hashes = []
+    for path, text in (
+        (prop, "<svg/>"),
+        (code, "x = 1"),
+        (view, "y = 1"),
+        (prop, "<svg></svg>"),
+        (code, "x = 2"),
+        (view, "y = 2"),
+    ):
+        path.write_text(text)
+        hashes.append(code_hash.__wrapped__(tmp_path))
+    assert hashes[1] == hashes[2]  # a view changes nothing
+    assert len(set(hashes)) == 4
+    assert hashes[4] == hashes[5]
 
 
 def test_variants_set_what_they_name(parts, few_steps, tmp_path):
@@ -164,11 +213,14 @@ def test_variants_set_what_they_name(parts, few_steps, tmp_path):
     assert {"gender", "skin", "gender, skin and age", "K = 1", "98 % of variance", "target alone"} == set(text.index)
     assert text.nunique() > 3
     gradient = found[found["method"] == GRADIENT].set_index("variant")
+    assert grid.PAPERS_STEPS in gradient.index
     assert {"clip", "identity", "perceptual", "clip + identity", "clip + perceptual", "identity + perceptual"} < set(
         gradient.index
     )
     assert (gradient.loc["identity", "identity"] > gradient.loc["clip", "identity"]).all()
     assert GRADIENT_TEXT in set(found["method"])
+    channels = found[found["variant"].str.contains("channels")].set_index("method")["variant"].to_dict()
+    assert channels == {BEFORE: "96 channels", "Orthogonal": "12 channels"}
 
 
 def test_an_instruction_s_curve_has_all_strengths(parts, few_steps, tmp_path):
@@ -184,9 +236,9 @@ def test_an_instruction_s_curve_has_all_strengths(parts, few_steps, tmp_path):
 
 
 def test_what_decides_the_rows(parts):
-    here = grid.description(parts)
-    assert here == grid.description(load_profile("mini", device="cpu"))
-    assert here != grid.description(load_profile("mini", device="cpu", seed=1))
+    here = description(parts)
+    assert here == description(load_profile("mini", device="cpu"))
+    assert here != description(load_profile("mini", device="cpu", seed=1))
     assert grid.folder_of(parts) != grid.folder_of(load_profile("mini", device="cpu", seed=1))
     assert grid.folder_of(parts) != grid.folder_of(parts, people=8)
     json.dumps(here)
@@ -196,7 +248,7 @@ def test_two_ray_workers_give_the_same_rows_bit_for_bit(parts, few_steps, tmp_pa
     for name, value in {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}.items():
         monkeypatch.setenv(name, value)  # or Ray would leave one in the user's home
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    which = {"people": 2, "seeds": [1], "occupations": ["nurse", "plumber"], "chunk": 2, "editors": [STYLECLIP]}
+    which = {"people": 2, "seeds": [1], "occupations": ["nurse"], "chunk": 2}
     apart = grid.rows(parts, "table", folder=tmp_path / "ray", engine="ray", workers=2, progress=False, **which)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as Ray's workers
@@ -238,6 +290,10 @@ def test_the_command_computes_what_the_chapters_read(monkeypatch, capsys, tmp_pa
     command.main(["table", "--address", "head:6379", "--workers", "2"])
     assert len(asked) == 5
     assert (asked[-1][1]["address"], asked[-1][1]["workers"]) == ("head:6379", 2)
+    for wrong, message in ((["--people", "0"], "got 0"), (["--seeds", "7"], "unknown seed 7"), (["--device", "x"], "device 'x'")):
+        monkeypatch.undo()
+        with pytest.raises(SystemExit, match=f"^python -m debias_utils.evaluate: .*{message}"):
+            command.main(["table", "--folder", str(tmp_path), *wrong])
     for wrong, choice in ((["--profile", "huge"], "'mini'"), (["tables"], "choose from table, curves, ablations, relevance")):
         with pytest.raises(SystemExit):
             command.main(wrong)

@@ -16,9 +16,9 @@ from debias_utils.evaluate.instruments import (
     fit_scale,
     lean,
     leaned,
-    read,
     reliability,
 )
+from debias_utils.evaluate.judge import read
 
 GENDERS = {"gender": toonville.GENDERS}
 WORDS = {"gender": (("woman", "man"), ("female", "male"))}

@@ -7,7 +7,9 @@ or the address of a Ray cluster, the same cells are computed by Ray's workers, o
 from __future__ import annotations
 
 import argparse
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..profiles import PROFILES, load_profile
@@ -38,14 +40,23 @@ def main(arguments: list[str] | None = None) -> None:
     for name in options.sweeps:
         if name not in names:
             parser.error(f"unknown sweep {name!r}; choose from {', '.join(names)}")
+    try:
+        _run(options, options.sweeps or names)
+    except (ValueError, RuntimeError, OSError, ImportError) as error:
+        sys.exit(f"{parser.prog}: {error}")
+
+
+def _run(options: argparse.Namespace, sweeps: Sequence[str]) -> None:
     parts = load_profile(options.profile, seed=options.seed, device=options.device)
     where = {name: getattr(options, name) for name in ("engine", "address", "workers", "folder")}
     which = {name: getattr(options, name) for name in ("seeds", "editors", "people", "chunk")}
-    for name in options.sweeps or names:
+    for name in sweeps:
         start = time.perf_counter()
         found = agreement.relevances(parts) if name == RELEVANCE else grid.rows(parts, name, **where, **which)
         print(f"{name}: {len(found):,} rows, {time.perf_counter() - start:.0f} s", flush=True)
     print(f"kept in {options.folder or grid.folder_of(parts, people=options.people, chunk=options.chunk)}", flush=True)
+    if RELEVANCE in sweeps:
+        print(f"and in {agreement.path_of(parts)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,8 +37,15 @@ def relevances(parts: Profile, *, pictures: int = PICTURES, many: int = MANY, pr
         Columns way, seconds (for all texts; of "gradient, one text" for one), occupation, channel, relevance. Channels that
         never change are left out: their relevance is 0.
     """
-    path = folder_of(parts) / f"relevances-{pictures}-{many}.parquet"
+    path = path_of(parts, pictures=pictures, many=many)
     return assets.cached_table(path, lambda: compute(parts, pictures=pictures, many=many, progress=progress))
+
+
+def path_of(parts: Profile, *, pictures: int = PICTURES, many: int = MANY) -> Path:
+    """Where the table is kept: beside the folder of the rows on editing, with its own code in the name."""
+    code = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
+    folder = folder_of(parts)
+    return folder.with_name(f"{folder.name}-relevances-{code}-{pictures}-{many}.parquet")
 
 
 def compute(parts: Profile, *, pictures: int, many: int, progress: bool = True) -> pd.DataFrame:

@@ -13,27 +13,34 @@ import torch
 from .. import assets
 from ..edit.styleclip import text_delta
 from ..profiles import load_profile
-from .instruct_study import GUIDANCE, InstructStudy
+from .instruct_study import InstructStudy
 from .judge import ATTRIBUTES, judge
 from .names import GRADIENT, GRADIENT_TEXT, ORACLE, ORTHOGONAL, STYLECLIP, TEXT
-from .study import CHANNELS, PROTECTED, StyleClipStudy, likeness
+from .provenance import check_same
+from .study import StyleClipStudy, likeness
 
 NUMBERS = (*(f"{a}_shift" for a in ATTRIBUTES), "occupation_score", "identity", "perceptual", "clip_score")  # all finite
-ORTHOGONAL_CHANNELS = 96  # a few channels cannot be orthogonal to nearly as many protected directions and still be the edit
 
 Edited = Iterator[tuple[float, torch.Tensor]]
 
 
-def compute(cell: Mapping[str, Any], *, profile: str, base_seed: int, device: str) -> pd.DataFrame:
+def compute(
+    cell: Mapping[str, Any], *, profile: str, base_seed: int, device: str, code: str | None = None, weights: str | None = None
+) -> pd.DataFrame:
     """The rows of a cell.
 
     Args:
-        cell: see `grid.cells`. profile, base_seed, device: as `load_profile` takes them.
+        cell: see `grid.cells`. profile, base_seed, device: as `load_profile` takes them. code, weights: what the caller has;
+            None asks for nothing.
 
     Returns:
-        The columns of `judge.judge`, and editor, rho, seed, method, variant, strength (NaN for the oracle), options (what the
-        variant sets, as JSON), profile, base_seed and weights (`assets.weights_hash`).
+        The columns of `judge.judge`, and editor, rho, seed, method, variant, strength (NaN for the oracle), options (all
+        settings, as JSON), profile, base_seed, device and weights (`assets.weights_hash`).
+
+    Raises:
+        RuntimeError: other code or weights here than the caller has.
     """
+    check_same(code=code, weights=weights)
     editor, m, jobs, strengths = cell["editor"], cell["people"], cell["occupations"], cell["strengths"]
     study = _study(profile, base_seed, device, editor, cell["rho"], cell["seed"], cell["of"])
     parts = study.parts
@@ -43,6 +50,7 @@ def compute(cell: Mapping[str, Any], *, profile: str, base_seed: int, device: st
         "options": json.dumps(cell["options"], sort_keys=True),
         "profile": profile,
         "base_seed": base_seed,
+        "device": parts.device,
         "weights": assets.weights_hash(),
     }
     if cell["method"] == ORACLE:
@@ -70,10 +78,10 @@ def _styleclip(
     people: int,
     strengths: Sequence[float],
     *,
-    attributes: Sequence[str] = PROTECTED,
+    channels: int,
+    attributes: Sequence[str] = (),
     n_components: float | int = 0.9,
     target: bool = False,
-    channels: int | None = None,
     **options: Any,
 ) -> Edited:
     """(strength, pictures) of everyone for some occupations.
@@ -82,14 +90,13 @@ def _styleclip(
     gradient-based debiasing.
     """
     deltas, texts = study.deltas, study.texts
-    space = study.subspace(*attributes, n_components=n_components)
     if method in (TEXT, GRADIENT_TEXT):
+        space = study.subspace(*attributes, n_components=n_components)
         texts = study.debiased_texts(space)
         deltas = text_delta(texts, study.neutral) if target else study.debiased(space)
-    channels = channels or (ORTHOGONAL_CHANNELS if method == ORTHOGONAL else CHANNELS)
     directions = study.directions(study.relevance(deltas), channels=channels)
     if method == ORTHOGONAL:
-        directions = study.orthogonal(directions, space)
+        directions = study.orthogonal(directions, study.subspace(*attributes, n_components=n_components))
     for strength in strengths:
         styles = study.apply(directions[at], alpha=strength)[:, :people]
         if method in (GRADIENT, GRADIENT_TEXT):
@@ -105,12 +112,13 @@ def _instruct(
     people: int,
     strengths: Sequence[float],
     *,
-    attributes: Sequence[str] = PROTECTED,
+    image_scale: float,
+    attributes: Sequence[str] = (),
     n_components: float | int = 0.9,
     skip_first: int = 1,
     **options: Any,
 ) -> Edited:
-    """(strength, pictures) of everyone for some occupations. Conditions are found at one strength, and drawn at all."""
+    """(strength, pictures) of everyone for some occupations. Conditions are found at the study's strength, and drawn at all."""
     conditions = study.conditions
     if method in (TEXT, GRADIENT_TEXT):
         conditions = study.debiased(study.subspace(*attributes, n_components=n_components), skip_first=skip_first)
@@ -119,4 +127,4 @@ def _instruct(
         jobs = [study.jobs[i] for i in at]
         conditions, _ = study.gradient_based(conditions, jobs=jobs, people=people, progress=False, **options)
     for strength in strengths:
-        yield strength, study.draw(conditions, people=people, guidance=(strength, GUIDANCE[1]), progress=False)
+        yield strength, study.draw(conditions, people=people, guidance=(strength, image_scale), progress=False)

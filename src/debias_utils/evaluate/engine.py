@@ -58,12 +58,13 @@ def sweep(
             JSON; kept beside the rows, so that no stale ones are read.
         engine: "local", in this process, or "ray". address: of a Ray cluster, ``host:port`` on one of its machines or
             ``ray://host:port`` from elsewhere; implies "ray". Without it, a Ray is started on this machine, and ended.
-        workers: how many cells Ray computes at a time; default: one for each GPU, or each core if there is none.
+        workers: how many cells Ray computes at a time, each on a GPU or else an even share of the cores; default: one for each
+            GPU, or each core if there is none.
         progress: show a bar, called `name`. finite: columns that must hold finite numbers.
 
     Returns:
-        The rows in the order of the cells. Ray's workers use one thread each, unless OMP_NUM_THREADS is set: with the same
-        number of threads, the rows of both engines are the same bit for bit.
+        The rows in the order of the cells. Ray's workers use as many threads as they have cores, unless OMP_NUM_THREADS is set:
+        with the same number of threads, the rows of both engines are the same bit for bit.
 
     Raises:
         ValueError: no cells, equal cells, a cell without rows, columns of `finite` that are absent or not finite, an unknown
@@ -85,11 +86,13 @@ def sweep(
     if repeated:
         raise ValueError(f"the cells must all differ, but there is more than one {', '.join(repeated)}")
     folder, wanted = Path(folder), _json(description)
-    missing = [cell for cell in cells if _read(folder, cell) is None] if _described(folder, wanted) else list(cells)
-    if missing:
+    if not _described(folder, wanted) or any(_read(folder, cell) is None for cell in cells):
         with _only_writer(folder):
             if not _described(folder, wanted):
+                for unknown in folder.glob("*.parquet"):  # nobody can say what decided these rows
+                    unknown.unlink()
                 assets.write_whole(folder / DESCRIPTION, lambda file: file.write(wanted.encode()))
+            missing = [cell for cell in cells if _read(folder, cell) is None]
             if engine == "ray":
                 results = on_ray(missing, compute, address=address, workers=workers)
             else:

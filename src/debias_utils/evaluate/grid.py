@@ -13,6 +13,7 @@ Seeds are repetitions: for StyleCLIP another training of the CLIP and other peop
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import combinations
@@ -20,17 +21,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
 
-from .. import __version__, assets
+from .. import assets
 from ..errors import check_choice, check_positive
 from ..toonville.occupations import OCCUPATIONS
 from . import cells as _cells
 from .engine import sweep
-from .instruct_study import GUIDANCE
+from .instruct_study import GUIDANCE, LAST, RATE
 from .judge import ATTRIBUTES
 from .names import BEFORE, EDITORS, GRADIENT, GRADIENT_TEXT, INSTRUCT, ORACLE, ORTHOGONAL, STYLECLIP, TEXT
-from .study import ALPHA, BETAS
+from .provenance import description
+from .study import ALPHA, BETAS, CHANNELS, PROTECTED, STEPS
 
 if TYPE_CHECKING:
     from ..profiles import Profile
@@ -44,31 +45,43 @@ BIASED, CONTROL = 0.9, 0.0  # rho of the editors
 STRENGTH = {STYLECLIP: ALPHA, INSTRUCT: GUIDANCE[0]}  # alpha, and the scale of the text
 STRENGTHS = {STYLECLIP: (1.0, 2.0, ALPHA, 6.0), INSTRUCT: (1.0, 3.0, GUIDANCE[0], 10.0)}
 PEOPLE, CURVE_PEOPLE = 40, 16  # in the table, and where a curve is slow
-VARIANT_PEOPLE = {STYLECLIP: 6, INSTRUCT: 4}  # of variants of the gradient-based method
-FASTER: dict[str, dict[str, Any]] = {STYLECLIP: {}, INSTRUCT: {"steps": 6, "lr": 0.1}}  # than the study's own, to save time
+VARIANT_PEOPLE = {STYLECLIP: 12, INSTRUCT: 6}  # of variants of the gradient-based method
+PAPERS_STEPS = "the paper's steps"  # a variant
 CHUNK = 120  # edits in a cell, about
-_NO_ROW = {  # code that changes no row: what it sets stands in the cells, or it only looks at rows
-    f"evaluate/{name}.py"
-    for name in ("__main__", "compare", "engine", "grid", "instruments", "on_ray", "plan", "table", "tradeoff")
+ORTHOGONAL_CHANNELS = 96  # a few channels cannot be orthogonal to nearly as many protected directions and still be the edit
+OPTIMISER: dict[str, dict[str, Any]] = {  # fewer steps than the paper's 100 and 50, to save time: see the ablations
+    STYLECLIP: {"betas": BETAS, "steps": STEPS, "lr": 0.1},
+    INSTRUCT: {"betas": BETAS, "steps": 6, "lr": 0.1, "k": LAST},
 }
+SUBSPACE: dict[str, Any] = {"attributes": list(PROTECTED), "n_components": 0.9}
 
 Cell = dict[str, Any]
 LOSSES = {" + ".join(names): {n: BETAS[n] for n in names} for size in (1, 2) for names in combinations(BETAS, size)}
 
 
+def settings(editor: str, method: str) -> dict[str, Any]:
+    """All that a method is set to, as a cell's options; variants change some of it."""
+    if method == ORACLE:
+        return {}
+    found: dict[str, Any] = {"channels": CHANNELS} if editor == STYLECLIP else {"image_scale": GUIDANCE[1]}
+    if method in (TEXT, GRADIENT_TEXT, ORTHOGONAL):
+        found |= SUBSPACE
+    if method in (TEXT, GRADIENT_TEXT):
+        found |= {"target": False} if editor == STYLECLIP else {"skip_first": 1}
+    if method in (GRADIENT, GRADIENT_TEXT):
+        found |= OPTIMISER[editor]
+    return found | ({"channels": ORTHOGONAL_CHANNELS} if method == ORTHOGONAL else {})
+
+
 def _gradient_variants(editor: str) -> dict[str, dict[str, Any]]:
     """Of the gradient-based method: Fig. 8's combinations of losses, and the settings that are not published."""
-    factors = {f"{name} x {x:g}": {"betas": {**BETAS, name: x * BETAS[name]}} for name in BETAS for x in (0.3, 3.0)}
-    steps: dict[str, dict[str, Any]]  # the last is as many as the paper takes
-    if editor == STYLECLIP:
-        steps = {"5 steps": {"steps": 5}, "100 steps": {"steps": 100}}
-    else:
-        steps = {"3 steps": {"steps": 3}, "50 steps, rate 0.05": {"steps": 50, "lr": 0.05}}
+    few, papers = ({"steps": 5}, {"steps": 100}) if editor == STYLECLIP else ({"steps": 3}, {"steps": 50, "lr": RATE})
     return {
         **{name: {"betas": betas} for name, betas in LOSSES.items()},
-        **factors,
+        **{f"{name} x {x:g}": {"betas": {**BETAS, name: x * BETAS[name]}} for name in BETAS for x in (0.3, 3.0)},
         **{f"rate {lr:g}": {"lr": lr} for lr in (0.03, 0.3)},
-        **steps,
+        f"{few['steps']} steps": few,
+        PAPERS_STEPS: papers,
     }
 
 
@@ -97,13 +110,14 @@ def cells(
     """The cells of a sweep.
 
     Args:
-        parts: the profile. sweep: one of `SWEEPS`. editors: of `EDITORS`. seeds: default, those of the profile's trainings.
+        parts: the profile. sweep: one of `SWEEPS`. editors: of `EDITORS`. seeds: default, those of the profile's trainings;
+            slow parts take the first.
         occupations: default, all. people: how many are edited; slow parts take the first of them. chunk: edits in a cell, at
             least one occupation.
 
     Returns:
         Dictionaries of plain values: editor, rho, seed, method, variant ("" for the method itself), strengths, people (the
-        first of `of`), of, occupations, options (what the variant sets).
+        first of `of`), of, occupations, options (all settings).
 
     Raises:
         ValueError: unknown choices; nobody, or no occupation; names the choices.
@@ -124,11 +138,12 @@ def cells(
     found = []
     for editor in editors:
         for seed in seeds:
-            for block in _BLOCKS[sweep](editor, first=seed == parts.training_seeds[0]):
+            for block in _BLOCKS[sweep](editor, first=seed == seeds[0]):
                 m = min(people, block.pop("people", people))
                 size = max(1, chunk // (m * len(block["strengths"])))
                 for at in range(0, len(occupations), size):
-                    cell = {"editor": editor, "seed": seed, "rho": BIASED, "variant": "", "options": {}, **block}
+                    own = {"rho": BIASED, "variant": "", "options": settings(editor, block["method"])}
+                    cell = {"editor": editor, "seed": seed, **own, **block}
                     found.append({**cell, "people": m, "of": people, "occupations": occupations[at : at + size]})
     return found
 
@@ -136,14 +151,14 @@ def cells(
 def _table(editor: str, *, first: bool) -> Iterator[Cell]:
     for method in METHODS[editor]:
         if method != GRADIENT_TEXT:  # no column of the paper's
-            yield {"method": method, "strengths": [STRENGTH[editor]], "options": _options(editor, method)}
+            yield {"method": method, "strengths": [STRENGTH[editor]]}
     yield {"method": BEFORE, "strengths": [STRENGTH[editor]], "rho": CONTROL}
 
 
 def _curves(editor: str, *, first: bool) -> Iterator[Cell]:
     others = [strength for strength in STRENGTHS[editor] if strength != STRENGTH[editor]]
     for method in METHODS[editor]:
-        block = {"method": method, "strengths": others, "options": _options(editor, method)}
+        block = {"method": method, "strengths": others}
         if method in (GRADIENT, GRADIENT_TEXT):
             if first:  # from the text-debiased edit: of InstructPix2Pix in no other sweep
                 own = list(STRENGTHS[editor]) if (editor, method) == (INSTRUCT, GRADIENT_TEXT) else others
@@ -155,25 +170,26 @@ def _curves(editor: str, *, first: bool) -> Iterator[Cell]:
 
 
 def _ablations(editor: str, *, first: bool) -> Iterator[Cell]:
-    own = [STRENGTH[editor]]
     if editor == STYLECLIP:
-        yield {"method": GRADIENT_TEXT, "strengths": own, "options": _options(editor, GRADIENT_TEXT)}
+        yield {"method": GRADIENT_TEXT, "strengths": [STRENGTH[editor]]}
+        for method, channels in ((BEFORE, ORTHOGONAL_CHANNELS), (ORTHOGONAL, CHANNELS)):
+            yield _variant(editor, method, f"{channels} channels", {"channels": channels})
     if first or editor == STYLECLIP:
-        some = {} if editor == STYLECLIP else {"people": 12}
-        for variant, options in _text_variants(editor).items():
-            yield {"method": TEXT, "variant": variant, "strengths": own, "options": options, **some}
-    for variant, options in _gradient_variants(editor).items() if first else ():
-        options = {**_options(editor, GRADIENT), **options}
-        yield {
-            "method": GRADIENT, "variant": variant, "strengths": own, "options": options, "people": VARIANT_PEOPLE[editor],
-        }  # fmt: skip
+        for name, options in _text_variants(editor).items():
+            block = _variant(editor, TEXT, name, options)
+            yield block if editor == STYLECLIP else {**block, "people": 12}
+    if first:
+        for name, options in _gradient_variants(editor).items():
+            yield {**_variant(editor, GRADIENT, name, options), "people": VARIANT_PEOPLE[editor]}
+
+
+def _variant(editor: str, method: str, name: str, options: dict[str, Any]) -> Cell:
+    return {
+        "method": method, "variant": name, "strengths": [STRENGTH[editor]], "options": settings(editor, method) | options,
+    }  # fmt: skip
 
 
 _BLOCKS = {"table": _table, "curves": _curves, "ablations": _ablations}
-
-
-def _options(editor: str, method: str) -> dict[str, Any]:
-    return dict(FASTER[editor]) if method in (GRADIENT, GRADIENT_TEXT) else {}
 
 
 def rows(
@@ -200,33 +216,18 @@ def rows(
     """
     wanted = [cell for name in sweeps for cell in cells(parts, name, **which)]
     size = {name: which[name] for name in ("people", "chunk") if name in which}
-    decided = description(parts, **size)
+    decided = description(parts, **{"people": PEOPLE, "chunk": CHUNK, **size})
     folder = folder_of(parts, **size) if folder is None else folder
-    compute = partial(_cells.compute, profile=parts.name, base_seed=parts.seed, device=parts.device)
-    options: dict[str, Any] = {
-        "engine": engine,
-        "address": address,
-        "workers": workers,
-        "progress": progress,
-        "name": ", ".join(sweeps),
-    }
-    return sweep(wanted, compute, folder=folder, description=decided, finite=_cells.NUMBERS, **options)
-
-
-def description(parts: Profile, *, people: int = PEOPLE, chunk: int = CHUNK) -> dict[str, Any]:
-    """What decides all rows of a folder: kept beside them, and compared before any of them is read."""
-    package, code = Path(__file__).parents[1], hashlib.sha256()
-    for source in sorted(package.rglob("*.py")):
-        name = source.relative_to(package).as_posix()
-        if name.split("/")[0] not in ("show", "discover") and name not in _NO_ROW:
-            code.update(source.read_bytes())
-    return {
-        "profile": parts.name, "seed": parts.seed, "people": people, "chunk": chunk, "version": __version__,
-        "torch": str(torch.__version__), "weights": assets.weights_hash(), "code": code.hexdigest()[:16],
-    }  # fmt: skip
+    compute = partial(
+        _cells.compute, profile=parts.name, base_seed=parts.seed, code=decided["code"], weights=decided["weights"],
+        device="auto" if engine == "ray" or address else parts.device,  # Ray's workers have devices of their own
+    )  # fmt: skip
+    options: dict[str, Any] = {"engine": engine, "address": address, "workers": workers, "progress": progress}
+    name = ", ".join(sweeps)
+    return sweep(wanted, compute, folder=folder, description=decided, finite=_cells.NUMBERS, name=name, **options)
 
 
 def folder_of(parts: Profile, *, people: int = PEOPLE, chunk: int = CHUNK) -> Path:
-    """Where rows are kept by default."""
-    digest = hashlib.sha256(repr(sorted(description(parts, people=people, chunk=chunk).items())).encode())
-    return assets.cache_dir() / "tables" / f"{parts.name}-{digest.hexdigest()[:16]}"
+    """Where rows are kept by default: the name holds a hash of all that decides them and does not stand in the cells."""
+    decided = json.dumps(description(parts, people=people, chunk=chunk), sort_keys=True)
+    return assets.cache_dir() / "tables" / f"{parts.name}-{hashlib.sha256(decided.encode()).hexdigest()[:16]}"

@@ -149,7 +149,7 @@ class InstructStudy:
             betas=betas,
             steps=steps,
             lr=lr,
-            scale=conditions.std(),
+            scale=self.conditions.std(),  # of all: whoever is in the batch
             max_gradient=1.0,  # a few pictures have steep losses, and would be thrown far off
             chunk_size=28,
             progress=progress,

@@ -5,7 +5,7 @@ A judge here is what `judge.judge` takes: something with `classes` that turns pi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,15 +19,7 @@ if TYPE_CHECKING:
     from ..debias.words import Sets
     from ..models.clip import Clip
 
-Judge = Callable[[torch.Tensor], dict[str, torch.Tensor]]
 SCALES = (1.0, 100.0)  # CLIP's training does not let its scale grow beyond 100 (Radford et al. 2021, section 2.5)
-
-
-@torch.no_grad()
-def read(judge: Judge, images: torch.Tensor, *, batch_size: int = 256) -> dict[str, np.ndarray]:
-    """What a judge makes of pictures: (n, 3, h, w) in [0, 1] -> {attribute: (n, classes) probabilities}."""
-    parts = [judge(part) for part in images.split(batch_size)]
-    return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
 
 
 def reliability(confidence: Any, right: Any, *, bins: int = 10) -> pd.DataFrame:

@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from ..models.clip import Clip
 
 ATTRIBUTES = ("gender", "skin", "age")
+Judge = Callable[[torch.Tensor], dict[str, torch.Tensor]]
+
+
+@torch.no_grad()
+def read(judge: Judge, images: torch.Tensor, *, batch_size: int = 256) -> dict[str, np.ndarray]:
+    """What a judge makes of pictures: (n, 3, h, w) in [0, 1] -> {attribute: (n, classes) probabilities}."""
+    parts = [judge(part) for part in images.split(batch_size)]
+    return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
 
 
 @torch.no_grad()
@@ -62,7 +70,7 @@ def judge(
     for name in occupations:
         check_choice("occupation", name, attributes.classes["occupation"])
     k, n = edited.shape[:2]
-    before, after = (_probabilities(x, attributes, batch_size) for x in (originals, edited.flatten(0, 1)))
+    before, after = (read(attributes, x, batch_size=batch_size) for x in (originals, edited.flatten(0, 1)))
     columns: dict[str, Any] = {
         "occupation": np.repeat(np.asarray(occupations, dtype=object), n),
         "person": np.tile(np.arange(n), k),
@@ -99,9 +107,3 @@ def flips(rows: pd.DataFrame) -> tuple[float, float]:
     coded = rows["occupation"].map({name: job.gender for name, job in OCCUPATIONS.items()})
     fits = rows["gender_before"] == coded
     return float(rows.loc[~fits, "gender_flip"].mean()), float(rows.loc[fits, "gender_flip"].mean())
-
-
-def _probabilities(images: torch.Tensor, attributes: AttributeClassifier, batch_size: int) -> dict[str, np.ndarray]:
-    """{attribute: (n, classes)} of the judge."""
-    parts = [attributes(part) for part in images.split(batch_size)]
-    return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in attributes.classes}

@@ -35,7 +35,7 @@ def on_ray(
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
-        ray.init("local", num_cpus=workers, include_dashboard=False, **quiet)
+        ray.init("local", num_cpus=max(workers or 1, os.cpu_count() or 1), include_dashboard=False, **quiet)
     else:
         check_reachable(address)
         try:
@@ -47,7 +47,9 @@ def on_ray(
     try:
         resources = ray.cluster_resources()
         gpus, cores = (int(resources.get(name, 0)) for name in ("GPU", "CPU"))
-        task: Any = ray.remote(num_cpus=1, num_gpus=min(gpus, 1), max_retries=RETRIES)(lambda cell: compute(cell))
+        largest = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes())
+        each = 1 if gpus or not workers else max(1, min(cores // workers, largest))  # one GPU, or some cores
+        task: Any = ray.remote(num_cpus=each, num_gpus=min(gpus, 1), max_retries=RETRIES)(lambda cell: compute(cell))
         waiting = iter(cells)
         running: dict[ObjectRef[T], C] = {}
         while True:
@@ -89,7 +91,7 @@ def check_reachable(address: str) -> None:
         with socket.create_connection(place, timeout=PATIENCE) as probe:
             if os.environ.get("RAY_USE_TLS", "0") == "0":  # Ray's own variable: encrypted, the greeting would mean nothing
                 probe.sendall(GREETING)
-                if probe.recv(4)[3:] != bytes([SETTINGS]):
+                if probe.makefile("rb").read(4)[3:] != bytes([SETTINGS]):
                     raise ConnectionError("what listens there is no Ray")
     except OSError as error:
         raise ConnectionError(

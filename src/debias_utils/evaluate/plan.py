@@ -111,6 +111,8 @@ def seconds(run: Callable[[], Any], *, repeats: int = 7) -> float:
         run()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
+        elif torch.backends.mps.is_available():
+            torch.mps.synchronize()
         return time.perf_counter() - begin
 
     once()
