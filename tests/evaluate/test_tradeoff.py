@@ -72,14 +72,41 @@ def rows():
 def test_no_method_wins_by_editing_less(rows):
     found = compare_curves(rows, "gender_shift", "before").set_index("method")
     less, better = found.loc["less"], found.loc["better"]
-    assert less["low"] <= 1e-9 <= less["high"] + 1e-8
+    assert less["low"] - 1e-9 <= 0 <= less["high"] + 1e-9
     assert abs(less["difference"]) < 1e-9
+    assert better["p"] < 0.001
     assert rows[rows["method"] == "less"]["gender_shift"].mean() < rows[rows["method"] == "before"]["gender_shift"].mean()
     assert better["high"] < 0
     assert better["difference"] == pytest.approx(-found.loc["before", "area"] / 2, rel=0.05)
     assert better["dominates"] == 1.0
     assert found.loc["before", "dominates"] == 0.0
     assert (found["from_score"].iloc[0], found["to_score"].iloc[0]) == pytest.approx((0.3, 0.54))
+
+
+def test_the_interval_holds_the_truth_as_often_as_it_says():
+    """Sixteen people, of whom a few shift much: as rare flips do."""
+    rng = np.random.default_rng(1)
+
+    def people(n):
+        score = np.clip(np.array([0.3, 0.6, 0.9]) + rng.normal(0, 0.05, (n, 1)), 0, 1)
+        flips = rng.random((n, 1)) < np.array([0.2, 0.3, 0.5])
+        before = score * (0.05 + 0.6 * flips * rng.random((n, 3)))
+        return {"before": (score, before), "cure": (score, before * rng.uniform(0.1, 0.9, (n, 1)))}
+
+    def table(sample):
+        n, blocks = len(sample["before"][0]), []
+        for method, (score, shift) in sample.items():
+            for i, strength in enumerate((1.0, 2.0, 3.0)):
+                columns = {"occupation_score": score[:, i], "gender_shift": shift[:, i], "person": range(n)}
+                blocks.append(pd.DataFrame(columns).assign(method=method, seed=0, strength=strength, occupation="nurse"))
+        return pd.concat(blocks)
+
+    truth = compare_curves(table(people(4000)), "gender_shift", "before", repeats=1).set_index("method").loc["cure", "difference"]
+    found = [
+        compare_curves(table(people(16)), "gender_shift", "before", repeats=1).set_index("method").loc["cure"] for _ in range(80)
+    ]
+    inside = np.mean([r["low"] <= truth <= r["high"] for r in found])
+    assert 0.88 <= inside
 
 
 def test_rows_in_any_order_give_the_same(rows):
@@ -97,8 +124,12 @@ def test_bad_input(rows):
         compare_curves(rows, "height", "before")
     with pytest.raises(ValueError, match="unknown method 'none'"):
         compare_curves(rows, "gender_shift", "none")
-    with pytest.raises(ValueError, match="the people of 'better' are not those of 'before', or lack a strength"):
+    with pytest.raises(ValueError, match="'better' lacks some of the people at strength 1: all methods need the same"):
         compare_curves(rows.drop(rows.index[(rows["method"] == "better") & (rows["person"] == 3)]), "gender_shift", "before")
+    with pytest.raises(ValueError, match=r"'less' lacks \['nurse'\] at strength 1"):
+        compare_curves(rows[(rows["method"] != "less") | (rows["occupation"] != "nurse")], "gender_shift", "before")
+    with pytest.raises(ValueError, match="'less' has no strength, and so no curve"):
+        compare_curves(rows.assign(strength=rows["strength"].where(rows["method"] != "less")), "gender_shift", "before")
     apart = rows.assign(occupation_score=rows["occupation_score"] + (rows["method"] == "better"))
     with pytest.raises(ValueError, match=r"share no occupation score: one begins at 1\.300"):
         compare_curves(apart, "gender_shift", "before")

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 
 from ..errors import check_choice, check_positive
+from .compare import mean_interval, sign_flip_test
+from .table import summary
 
 SCORE = "occupation_score"
 
@@ -48,60 +50,73 @@ def compare_curves(
 ) -> pd.DataFrame:
     """Methods against another at equal occupation scores: the mean of `least_shift` over the scores that all of them reach.
 
+    Intervals and tests are those of `compare`, on the jackknife's pseudo-values of each person (Efron and Tibshirani 1993,
+    chapter 11): the mean of a least shift is no mean over people, but nearly one of these.
+
     Args:
         rows: of one editor, with several strengths for each method; for all methods the same people and occupations. measure:
             such as "gender_shift". other: the method that the rest is compared with. points: scores, evenly spaced between the
             largest of the methods' smallest and the smallest of their largest mean scores. repeats: bootstrap resamples of
-            people, the same for all methods.
+            people, for `dominates` alone, the same for all methods.
 
     Returns:
-        A row for each method: method, area (the mean least shift), difference (to the other's), low, high (95 %, percentiles),
-        dominates (share of the resamples in which its shift is no higher at any score, and lower at one), from_score,
-        to_score.
+        A row for each method: method, area (the mean least shift), difference (to the other's), low, high (95 %), p (of a sign
+        flip test, not corrected), dominates (share of the resamples in which its shift is higher at no score, and lower at one),
+        n (people), from_score, to_score.
 
     Raises:
-        ValueError: an unknown measure or method, methods with different people, curves that share no score.
+        ValueError: as `table.summary`; an unknown method, methods without a strength, with other people or occupations than the
+            rest; curves that share no score.
     """
-    check_choice("measure", measure, rows.columns)
     check_choice("method", other, rows["method"].unique())
     check_positive("points", points)
     check_positive("repeats", repeats)
-    by = rows.groupby(["method", "seed", "person", "strength"], sort=False)[[SCORE, measure]].mean()
-    curves: dict[str, np.ndarray] = {}
-    people = by.loc[other].unstack("strength").index
-    for method in rows["method"].unique():
-        wide = by.loc[method].unstack("strength").sort_index()  # a person in each row, strengths in order
-        if wide.isna().any(axis=None) or not wide.index.equals(people.sort_values()):
-            raise ValueError(f"the people of {method!r} are not those of {other!r}, or lack a strength")
-        curves[method] = np.stack([wide[SCORE].to_numpy(), wide[measure].to_numpy()])  # (2, n, s)
-    low = max(curve[0].mean(axis=0).min() for curve in curves.values())
-    high = min(curve[0].mean(axis=0).max() for curve in curves.values())
+    curves = {method: _curve(block, measure, rows) for method, block in rows.groupby("method", sort=False)}
+    low = max(scores.mean(axis=0).min() for scores, _ in curves.values())
+    high = min(scores.mean(axis=0).max() for scores, _ in curves.values())
     if not low < high:
         raise ValueError(f"the curves share no occupation score: one begins at {low:.3f}, another ends at {high:.3f}")
     asked = np.linspace(low, high, points)
-    n = len(people)
-    draws = np.random.default_rng(seed).integers(n, size=(repeats, n))
-    weights = np.stack([np.bincount(draw, minlength=n) for draw in draws]) / n  # (repeats, n)
-    found = {m: least_shift(curve[0].mean(axis=0), curve[1].mean(axis=0), asked) for m, curve in curves.items()}
-    drawn = {}  # (repeats, q)
-    for method, curve in curves.items():
-        x, y = weights @ curve[0], weights @ curve[1]  # (repeats, s)
-        drawn[method] = least_shift(x, y, np.minimum(asked, x.max(axis=1, keepdims=True)))  # some end early
+
+    def least(method: str, weights: np.ndarray) -> np.ndarray:
+        """(..., q) for people with weights (..., n), which sum to one."""
+        x, y = (weights @ values for values in curves[method])  # (..., s)
+        return least_shift(x, y, np.minimum(asked, x.max(axis=-1, keepdims=True)))  # some end early
+
+    n = len(curves[other][0])
+    each = np.full(n, 1 / n)
+    without = (1 - np.eye(n)) / (n - 1)  # (n, n), one person left out in each row
+    drawn = np.random.default_rng(seed).multinomial(n, each, size=repeats) / n  # (repeats, n)
+    area, pseudo, resampled = {}, {}, {}
+    for method in curves:
+        area[method] = float(least(method, each).mean())
+        pseudo[method] = n * area[method] - (n - 1) * least(method, without).mean(axis=-1)  # (n,)
+        resampled[method] = least(method, drawn)  # (repeats, q)
     lines = []
     for method in curves:
-        difference = drawn[method].mean(axis=1) - drawn[other].mean(axis=1)
-        apart = drawn[method] - drawn[other]
-        below = (apart < 1e-9).all(axis=1) & (apart < -1e-9).any(axis=1)
-        lines.append(
-            (
-                method,
-                found[method].mean(),
-                found[method].mean() - found[other].mean(),
-                *np.quantile(difference, [0.025, 0.975]),
-                below.mean(),
-                low,
-                high,
-            )
-        )
-    columns = ["method", "area", "difference", "low", "high", "dominates", "from_score", "to_score"]
+        d, apart = pseudo[method] - pseudo[other], resampled[method] - resampled[other]
+        dominates = float(((apart < 1e-9).all(axis=1) & (apart < -1e-9).any(axis=1)).mean())
+        found = mean_interval(d, seed=seed)[1:], sign_flip_test(d, seed=seed) if np.ptp(d) else 1.0
+        lines.append((method, area[method], area[method] - area[other], *found[0], found[1], dominates, n, low, high))
+    columns = ["method", "area", "difference", "low", "high", "p", "dominates", "n", "from_score", "to_score"]
     return pd.DataFrame(lines, columns=columns)
+
+
+def _curve(block: pd.DataFrame, measure: str, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """(scores, shifts), each (n, s), of one method: a person in each row, strengths in order."""
+    method = block["method"].iloc[0]
+    if block["strength"].isna().any():
+        raise ValueError(f"{method!r} has no strength, and so no curve: leave it out")
+    people = pd.MultiIndex.from_frame(rows[["seed", "person"]].drop_duplicates()).sort_values()
+    points = []
+    for strength, part in block.groupby("strength"):
+        point = summary(part, [SCORE, measure]).loc[method].sort_index()
+        lacking = set(rows["occupation"]) - set(part["occupation"])
+        if lacking or not point.index.equals(people):
+            raise ValueError(
+                f"{method!r} lacks {sorted(lacking) if lacking else 'some of the people'} at strength {strength:g}: all methods "
+                "need the same"
+            )
+        points.append(point.to_numpy())
+    scores, shifts = np.stack(points, axis=-1).transpose(1, 0, 2)  # (people, 2, s) -> (2, people, s)
+    return scores, shifts
