@@ -21,7 +21,7 @@ import torch
 from debias_utils import assets
 from debias_utils.evaluate.engine import Cell, sweep
 
-ROWS, COLUMNS = 14 * 40, 18  # as many as a cell of the table on editing: occupations x people
+ROWS, COLUMNS = 120, 28  # as many as a cell of Table 1 has
 
 
 def compute(cell: Cell) -> pd.DataFrame:

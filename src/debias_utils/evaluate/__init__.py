@@ -1,1 +1,1 @@
-"""What an edit did to the people in the pictures, measured by networks that no edit was optimised against."""
+"""What an edit did to the people in the pictures: measured, compared, kept, and how far the measure can be trusted."""
