@@ -18,7 +18,9 @@ def mean_interval(values: Any, *, confidence: float = 0.95, repeats: int = 4000,
 
     Each resample is divided by its own standard error, but by no less than `FLOOR` of the sample's: where nearly all values are
     the same, a resample may have hardly any, and the interval no bound. For n = 40 and skewed values, as shifts are, the
-    percentile bootstrap is too narrow; see the simulation in the tests. For a paired difference give the differences.
+    percentile bootstrap is too narrow; see the simulation in the tests. With fewer than a dozen values, of which few differ from
+    the rest, no resampling can be trusted: in that simulation 6 values cover 85 to 90 %. For a paired difference give the
+    differences.
 
     Returns:
         (mean, low, high); all the same where no value differs from another.
