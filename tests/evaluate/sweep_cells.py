@@ -1,6 +1,7 @@
 """What the tests of the engine compute, where other processes find it: `python sweep_cells.py FOLDER COUNT SECONDS ENGINE`."""
 
 import os
+import secrets
 import sys
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ import pandas as pd
 
 from debias_utils.evaluate.engine import sweep
 
+TOKEN = secrets.token_hex(32)  # of Ray, which reads it once for a process
 DESCRIPTION = {"version": 1, "weights": "abc"}
 
 

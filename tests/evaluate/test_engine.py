@@ -1,7 +1,6 @@
 import errno
 import os
 import random
-import secrets
 import signal
 import socket
 import socketserver
@@ -19,7 +18,7 @@ import pandas as pd
 import pytest
 import sweep_cells
 from pandas.testing import assert_frame_equal
-from sweep_cells import DESCRIPTION, computed, fails, gpu_rows, grid, hangs_once, rows, torch_rows
+from sweep_cells import DESCRIPTION, TOKEN, computed, fails, gpu_rows, grid, hangs_once, rows, torch_rows
 
 from debias_utils.evaluate.engine import sweep
 from debias_utils.evaluate.on_ray import check_reachable
@@ -35,7 +34,7 @@ def ray_settings():
     """Before Ray is imported: where its workers find these cells, and a token, or Ray would leave one in the user's home."""
     path = os.pathsep.join([str(Path(sweep_cells.__file__).parent), os.environ.get("PYTHONPATH", "")])
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"PYTHONPATH": path, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}.items():
+        for name, value in {"PYTHONPATH": path, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}.items():
             patch.setenv(name, value)
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.delenv("OMP_NUM_THREADS", raising=False)

@@ -1,5 +1,4 @@
 import json
-import secrets
 import subprocess
 import sys
 
@@ -7,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sweep_cells import TOKEN
 
 from debias_utils import load_profile
 from debias_utils.evaluate import __main__ as command
@@ -245,7 +245,7 @@ def test_what_decides_the_rows(parts):
 
 
 def test_two_ray_workers_give_the_same_rows_bit_for_bit(parts, few_steps, tmp_path, monkeypatch):
-    for name, value in {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}.items():
+    for name, value in {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}.items():
         monkeypatch.setenv(name, value)  # or Ray would leave one in the user's home
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     which = {"people": 2, "seeds": [1], "occupations": ["nurse"], "chunk": 2}

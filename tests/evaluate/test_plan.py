@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from debias_utils import load_profile
-from debias_utils.evaluate import cells, plan
+from debias_utils.evaluate import cells, grid, plan
 from debias_utils.evaluate.instruct_study import GUIDANCE, LAST, SAMPLER_STEPS
 from debias_utils.evaluate.names import BEFORE, GRADIENT, INSTRUCT, STYLECLIP, TEXT
 from debias_utils.evaluate.study import ALPHA
@@ -118,7 +118,8 @@ def test_calls_are_those_of_a_real_cell(mini, editor, people, strength, method):
     def counted(*jobs):
         cell = {
             "editor": editor, "rho": 0.9, "seed": 0, "method": method, "variant": "", "strengths": [strength],
-            "people": people, "of": people, "occupations": jobs, "options": {"steps": steps} if method == GRADIENT else {},
+            "people": people, "of": people, "occupations": jobs,
+            "options": grid.settings(editor, method) | ({"steps": steps} if method == GRADIENT else {}),
         }  # fmt: skip
         return plan.flops(lambda: cells.compute(cell, profile=parts.name, base_seed=0, device="cpu"))
 

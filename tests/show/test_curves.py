@@ -1,3 +1,4 @@
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
@@ -20,3 +21,4 @@ def test_a_line_for_each_method_in_the_order_of_strength_and_the_oracle_as_the_b
     np.testing.assert_allclose(lines[BEFORE].get_ydata(), [8 / 12, 5 / 12])
     assert (lines[ORACLE].get_xdata()[0], lines[ORACLE].get_ydata()[0]) == (0.99, 0.02)
     assert lines[BEFORE].get_color() == LOOKS[BEFORE][0]
+    plt.close(fig)
