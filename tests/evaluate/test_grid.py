@@ -145,6 +145,19 @@ def test_the_oracle_shows_the_occupation_and_methods_differ(computed):
         assert shifts.nunique() == len(shifts)
 
 
+def test_cures_leave_less_of_the_stereotype_and_more_of_the_person(parts, tmp_path):
+    which = {"editors": [STYLECLIP], "people": 2, "seeds": [1]}
+    (start,) = [cell for cell in grid.cells(parts, "ablations", **which) if cell["method"] == GRADIENT_TEXT]
+    from_text = cells.compute(start, profile="mini", base_seed=0, device="cpu")
+    found = pd.concat([grid.rows(parts, "table", folder=tmp_path, progress=False, **which), from_text])
+    by = found[found["rho"] > 0].groupby("method")[["occupation_score", "gender_shift", "identity"]].mean()
+    assert by.loc[ORACLE, "occupation_score"] > 0.95
+    assert by.loc[BEFORE, "occupation_score"] > 0.45
+    for cure in (TEXT, GRADIENT, GRADIENT_TEXT):
+        assert by.loc[cure, "gender_shift"] < by.loc[BEFORE, "gender_shift"]
+    assert by.loc[GRADIENT, "identity"] > by.loc[BEFORE, "identity"]
+
+
 def test_rows_are_the_study_s_own(parts, computed):
     from debias_utils.evaluate.study import StyleClipStudy
 

@@ -86,14 +86,15 @@ def sweep(
     if repeated:
         raise ValueError(f"the cells must all differ, but there is more than one {', '.join(repeated)}")
     folder, wanted = Path(folder), _json(description)
-    if not _described(folder, wanted) or any(_read(folder, cell) is None for cell in cells):
+    tables = _all(folder, cells) if _described(folder, wanted) else None
+    if tables is None:
         with _only_writer(folder):
             if not _described(folder, wanted):
                 for unknown in folder.glob("*.parquet"):  # nobody can say what decided these rows
                     unknown.unlink()
                 assets.write_whole(folder / DESCRIPTION, lambda file: file.write(wanted.encode()))
             missing = [cell for cell in cells if _read(folder, cell) is None]
-            if engine == "ray":
+            if engine == "ray" and missing:  # not if another process has just finished them
                 results = on_ray(missing, compute, address=address, workers=workers)
             else:
                 results = ((cell, partial(compute, cell)) for cell in missing)
@@ -103,7 +104,8 @@ def sweep(
                 for cell, result in results:
                     _keep(folder, cell, result, finite=finite)
                     bar.update()
-    return pd.concat((_finished(folder, cell) for cell in cells), ignore_index=True)
+        tables = [_finished(folder, cell) for cell in cells]
+    return pd.concat((table.to_pandas() for table in tables), ignore_index=True)
 
 
 @contextmanager
@@ -184,11 +186,22 @@ def _keep(folder: Path, cell: Cell, result: Callable[[], pd.DataFrame], *, finit
     assets.write_whole(_path(folder, cell), lambda file: file.write(whole))
 
 
-def _finished(folder: Path, cell: Cell) -> pd.DataFrame:
+def _all(folder: Path, cells: Sequence[Cell]) -> list[pa.Table] | None:
+    """The rows of each cell; None if some are absent or damaged."""
+    tables = []
+    for cell in cells:
+        table = _read(folder, cell)
+        if table is None:
+            return None
+        tables.append(table)
+    return tables
+
+
+def _finished(folder: Path, cell: Cell) -> pa.Table:
     table = _read(folder, cell)
     if table is None:
         raise OSError(f"{_path(folder, cell)} was there and cannot be read back; is the disk healthy?")
-    return table.to_pandas()
+    return table
 
 
 def _read(folder: Path, cell: Cell) -> pa.Table | None:

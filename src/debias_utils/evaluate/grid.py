@@ -28,6 +28,7 @@ from ..toonville.occupations import OCCUPATIONS
 from . import cells as _cells
 from .engine import sweep
 from .instruct_study import GUIDANCE, LAST, RATE
+from .instruct_study import STEPS as INSTRUCT_STEPS
 from .judge import ATTRIBUTES
 from .names import BEFORE, EDITORS, GRADIENT, GRADIENT_TEXT, INSTRUCT, ORACLE, ORTHOGONAL, STYLECLIP, TEXT
 from .provenance import description
@@ -46,10 +47,12 @@ STRENGTH = {STYLECLIP: ALPHA, INSTRUCT: GUIDANCE[0]}  # alpha, and the scale of 
 STRENGTHS = {STYLECLIP: (1.0, 2.0, ALPHA, 6.0), INSTRUCT: (1.0, 3.0, GUIDANCE[0], 10.0)}
 PEOPLE, CURVE_PEOPLE = 40, 16  # in the table, and where a curve is slow
 VARIANT_PEOPLE = {STYLECLIP: 12, INSTRUCT: 6}  # of variants of the gradient-based method
+TEXT_PEOPLE = 12  # of variants of the text-based method, with InstructPix2Pix; with StyleCLIP everyone
 PAPERS_STEPS = "the paper's steps"  # a variant
+PUBLISHED_STEPS = {STYLECLIP: 100, INSTRUCT: INSTRUCT_STEPS}  # of Adam, by the paper
 CHUNK = 120  # edits in a cell, about
 ORTHOGONAL_CHANNELS = 96  # a few channels cannot be orthogonal to nearly as many protected directions and still be the edit
-OPTIMISER: dict[str, dict[str, Any]] = {  # fewer steps than the paper's 100 and 50, to save time: see the ablations
+OPTIMISER: dict[str, dict[str, Any]] = {  # fewer steps than published, to save time: see the ablations
     STYLECLIP: {"betas": BETAS, "steps": STEPS, "lr": 0.1},
     INSTRUCT: {"betas": BETAS, "steps": 6, "lr": 0.1, "k": LAST},
 }
@@ -75,12 +78,13 @@ def settings(editor: str, method: str) -> dict[str, Any]:
 
 def _gradient_variants(editor: str) -> dict[str, dict[str, Any]]:
     """Of the gradient-based method: Fig. 8's combinations of losses, and the settings that are not published."""
-    few, papers = ({"steps": 5}, {"steps": 100}) if editor == STYLECLIP else ({"steps": 3}, {"steps": 50, "lr": RATE})
+    few = {STYLECLIP: 5, INSTRUCT: 3}[editor]
+    papers = {"steps": PUBLISHED_STEPS[editor], **({"lr": RATE} if editor == INSTRUCT else {})}
     return {
         **{name: {"betas": betas} for name, betas in LOSSES.items()},
         **{f"{name} x {x:g}": {"betas": {**BETAS, name: x * BETAS[name]}} for name in BETAS for x in (0.3, 3.0)},
         **{f"rate {lr:g}": {"lr": lr} for lr in (0.03, 0.3)},
-        f"{few['steps']} steps": few,
+        f"{few} steps": {"steps": few},
         PAPERS_STEPS: papers,
     }
 
@@ -177,7 +181,7 @@ def _ablations(editor: str, *, first: bool) -> Iterator[Cell]:
     if first or editor == STYLECLIP:
         for name, options in _text_variants(editor).items():
             block = _variant(editor, TEXT, name, options)
-            yield block if editor == STYLECLIP else {**block, "people": 12}
+            yield block if editor == STYLECLIP else {**block, "people": TEXT_PEOPLE}
     if first:
         for name, options in _gradient_variants(editor).items():
             yield {**_variant(editor, GRADIENT, name, options), "people": VARIANT_PEOPLE[editor]}
@@ -195,6 +199,8 @@ _BLOCKS = {"table": _table, "curves": _curves, "ablations": _ablations}
 def rows(
     parts: Profile,
     *sweeps: str,
+    people: int = PEOPLE,
+    chunk: int = CHUNK,
     folder: Path | None = None,
     engine: str = "local",
     address: str | None = None,
@@ -206,7 +212,7 @@ def rows(
 
     Args:
         parts: the profile. sweeps: of `SWEEPS`. folder: where rows are kept; default, one in the cache whose name holds a hash
-            of all that decides them. engine, address, workers, progress: see `engine.sweep`. which: see `cells`.
+            of all that decides them. engine, address, workers, progress: see `engine.sweep`. people, chunk, which: see `cells`.
 
     Returns:
         A row for each edited picture, see `cells.compute`.
@@ -214,10 +220,9 @@ def rows(
     Raises:
         ValueError, RuntimeError, OSError, ConnectionError: see `engine.sweep`.
     """
-    wanted = [cell for name in sweeps for cell in cells(parts, name, **which)]
-    size = {name: which[name] for name in ("people", "chunk") if name in which}
-    decided = description(parts, **{"people": PEOPLE, "chunk": CHUNK, **size})
-    folder = folder_of(parts, **size) if folder is None else folder
+    wanted = [cell for name in sweeps for cell in cells(parts, name, people=people, chunk=chunk, **which)]
+    decided = description(parts, people=people, chunk=chunk)
+    folder = folder_of(parts, people=people, chunk=chunk) if folder is None else folder
     compute = partial(
         _cells.compute, profile=parts.name, base_seed=parts.seed, code=decided["code"], weights=decided["weights"],
         device="auto" if engine == "ray" or address else parts.device,  # Ray's workers have devices of their own

@@ -103,9 +103,9 @@ class InstructStudy:
         seen = [self.parts.attributes.labels(block)["gender"] for block in pictures]
         return np.array([(s == OCCUPATIONS[job].gender).mean() for s, job in zip(seen, self.jobs, strict=True)])
 
-    def sampler(self, people: int, *, jobs: int | None = None, gradient: str = "one-step", k: int = LAST) -> Sampler:
-        """The decoder of conditions (jobs x people, tokens, d), occupations outermost, to pictures; see `edit.sampler`."""
-        rows = torch.arange(people).repeat(len(self.jobs) if jobs is None else jobs)
+    def sampler(self, people: int, *, jobs: Sequence[str] | None = None, gradient: str = "one-step", k: int = LAST) -> Sampler:
+        """The decoder of conditions (k x m, tokens, d) of k occupations (default: all), those outermost; see `edit.sampler`."""
+        rows = torch.arange(people).repeat(len(self.jobs if jobs is None else jobs))
         options: dict[str, Any] = {"steps": SAMPLER_STEPS, "guidance": GUIDANCE, "seed": self.noise_seed}
         return Sampler(self.model, self.originals[:people], rows=rows, gradient=gradient, k=k, **options)
 
@@ -144,7 +144,7 @@ class InstructStudy:
         """
         result = debias_latent(
             conditions.repeat_interleave(people, dim=0),
-            self.sampler(people, jobs=len(conditions), gradient=gradient, k=k),
+            self.sampler(people, jobs=jobs, gradient=gradient, k=k),
             self.losses(people, jobs=jobs),
             betas=betas,
             steps=steps,

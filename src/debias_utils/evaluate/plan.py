@@ -147,10 +147,10 @@ def full_size() -> dict[str, Cost]:
     from ..edit.memory import stable_diffusion
     from ..models.stylegan2 import Generator
 
-    model, half = stable_diffusion(), {"dtype": torch.float16, "device": "meta"}
-    latents, one = torch.zeros(1, 4, 64, 64, **half), torch.ones((), device="meta")  # type: ignore[call-overload]
-    text, picture = torch.zeros(1, 77, 768, **half), torch.zeros(1, 3, 512, 512, **half)  # type: ignore[call-overload]
+    model = stable_diffusion()
     with torch.device("meta"):
+        latents, text, picture = (torch.zeros(1, *shape).half() for shape in ((4, 64, 64), (77, 768), (3, 512, 512)))
+        one = torch.ones(())
         clip = CLIPVisionModelWithProjection(CLIPVisionConfig())  # its defaults are ViT-B/32
         others: dict[str, tuple[Callable[..., torch.Tensor], int]] = {
             "CLIP": (lambda x: clip(x).image_embeds, 224), "identity": (_face_network(), 112),

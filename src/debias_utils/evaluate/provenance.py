@@ -18,7 +18,10 @@ NO_ROW = (  # code that changes no row: it lists cells, runs them, looks at rows
     "discover/", "show/", "toonville/card", "toonville/train",
     *(
         f"evaluate/{name}.py"
-        for name in ("__main__", "agreement", "compare", "engine", "grid", "instruments", "on_ray", "plan", "table", "tradeoff")
+        for name in (
+            "__init__", "__main__", "agreement", "compare", "engine", "grid", "instruments", "on_ray", "plan", "table",
+            "tradeoff",
+        )
     ),
 )  # fmt: skip
 
@@ -35,7 +38,10 @@ def code_hash(package: Path = Path(__file__).parents[1]) -> str:
 
 
 def description(parts: Profile, **size: int) -> dict[str, Any]:
-    """What decides all rows of a folder: kept beside them, and compared before any of them is read."""
+    """What decides all rows of a folder: kept beside them, and compared before any of them is read.
+
+    The device is that of whoever asks: Ray's workers have their own, and each row says on which it was computed.
+    """
     return {
         "profile": parts.name, "seed": parts.seed, **size, "version": __version__, "device": parts.device.split(":")[0],
         "weights": assets.weights_hash(), "code": code_hash(), "libraries": {name: version(name) for name in LIBRARIES},
