@@ -152,9 +152,13 @@ def test_gradient_is_the_limit_of_small_steps(styles):
 
 def test_probes_estimate_the_size_of_the_effect(styles):
     toy, statistics, directions = Toy(torch.tanh), channel_statistics(styles), seeded(4, D)
-    table = gradient(toy, unit_encode, styles, statistics, torch.eye(D).double()).T  # (S, d)
-    exact = directions @ torch.nn.functional.normalize(table, dim=1).T
-    assert close(gradient(toy, unit_encode, styles, statistics, directions, probes=D, seed=3), exact)
+    slopes = [gradient(toy, unit_encode, s[None], statistics, torch.eye(D).double()).T for s in styles]  # (S, d) each
+    units = torch.stack([torch.nn.functional.normalize(table, dim=1) for table in slopes])  # of each picture, as published
+    exact = directions @ torch.nn.functional.normalize(units.sum(dim=0), dim=1).T
+    found = gradient(toy, unit_encode, styles, statistics, directions, probes=D, seed=3, batch_size=2)
+    assert close(found, exact)
+    step = finite_difference(toy, unit_encode, styles, statistics, step=1e-4, around="sample")
+    assert torch.allclose(found, directions @ step.T, atol=1e-6)
     rough = torch.stack([gradient(toy, unit_encode, styles, statistics, directions, probes=3, seed=i) for i in range(20)])
     assert ((rough - exact).abs() > 1e-6).all()
     assert ((1 / rough.square()).mean(dim=0) / (1 / exact.square())).sub(1).abs().mean() < 0.15  # the square is unbiased

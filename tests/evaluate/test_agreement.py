@@ -48,3 +48,34 @@ def test_the_matrix_is_what_was_measured(measured):
     assert full[list(jobs).index(row["occupation"]), row["channel"]].item() == pytest.approx(row["relevance"])
     assert int((full != 0).any(dim=0).sum()) == table["channel"].nunique()
     assert torch.equal(full, agreement.matrix(table, agreement.REGRESSION, channels=len(names)))
+
+
+def test_sharing_a_channels_work_draws_the_same_pictures_and_a_copy_moves_its_part():
+    parts = load_profile("mini", device="cpu")
+    generator = parts.generator
+    finer, first = agreement.share_work(generator, 4), generator.style_sizes[0]
+    assert finer.style_sizes == [4 * first, *generator.style_sizes[1:]]
+    assert generator.style_sizes[0] == first  # a copy was changed
+    styles = generator.split(parts.sample_styles(3, seed=1))
+
+    def draw(moved):
+        return finer.synthesis([styles[0].repeat_interleave(4, dim=1) + moved, *styles[1:]])
+
+    with torch.no_grad():
+        before = generator.synthesis(styles)
+        assert torch.allclose(draw(0), before, atol=1e-4)
+        step = torch.zeros(4 * first)
+        step[4 * 7] = 1e-2  # one of four
+        whole = [styles[0] + step[::4] / 4, *styles[1:]]
+        assert torch.allclose(draw(step) - before, generator.synthesis(whole) - before, atol=2e-4)
+        assert (draw(step) - before).abs().max() > 1e-3
+
+
+def test_gradients_agree_with_the_published_differences_where_channels_share_the_work(measured):
+    _, table = measured
+    small, published = (
+        [np.median(agreement.spearman(table, *(agreement.shared(way, k) for way in pair))) for k in (1, *agreement.COPIES)]
+        for pair in ((agreement.GRADIENT, agreement.ONE), (agreement.PROBES, agreement.PUBLISHED))
+    )
+    assert min(small[-2:]) > 0.97
+    assert published[0] < 0.8 < 0.9 < published[-1]

@@ -16,7 +16,7 @@ the published default of `finite_difference`, and `gradient` with `probes`, divi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -181,17 +181,18 @@ def gradient(
 ) -> torch.Tensor:
     """Relevance of all channels from one backward pass per text (ours): mean d<embedding, direction>/ds, times std.
 
-    The limit of ``finite_difference(around="sample", normalize=False)`` for small steps, at a tiny part of its cost. The
-    published relevance divides by the size of a channel's effect on the embedding, which one direction does not tell;
-    `probes` more directions at random estimate it.
+    The limit of ``finite_difference(around="sample", normalize=False)`` for small steps, at a tiny part of its cost; with
+    `probes`, of the published ``normalize=True``. That divides by the size of a channel's effect on the embedding, which one
+    direction does not tell; more directions at random estimate it, for each picture.
 
     Args:
         styles: (n, S) where the gradients are taken and averaged.
         directions: (t, d) unit text differences, or protected directions.
-        probes: 0, or how many more backward passes estimate the length of the mean derivative of the embedding, by which
-            relevance is then divided; 16 give it within about 18 %, d exactly. To compare with the published relevance.
+        probes: 0, or how many more backward passes estimate the length of each picture's derivative, by which it is divided
+            before the mean is taken; 16 give it within about 18 %, d exactly. To compare with the published relevance.
         seed: of the probes.
-        generator, encode, statistics, batch_size: as in `finite_difference`.
+        generator, encode, statistics: as in `finite_difference`. batch_size: pictures at a time; t + probes gradients are kept of
+            each.
 
     Returns:
         (t, S): change of <embedding, direction> per standard deviation of each channel; with probes, the cosine of the
@@ -199,15 +200,19 @@ def gradient(
     """
     _check_styles(styles)
     if not probes:
-        return _sum_of_gradients(generator, encode, styles, directions, None, batch_size) * statistics.std / len(styles)
-    d = directions.shape[-1]
+        parts = _gradients(generator, encode, styles, directions, batch_size)  # (t, m, S) each
+        return torch.stack([slopes.sum(dim=1) for slopes in parts]).sum(dim=0) * statistics.std / len(styles)
+    t, d = directions.shape[0], directions.shape[-1]
     if not 1 <= probes <= d:
         raise ValueError(f"probes must lie between 0 and the {d} dimensions of the embedding, got {probes}")
     drawn = torch.randn(d, probes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     probe = torch.linalg.qr(drawn).Q.T.to(directions) * (d / probes) ** 0.5  # (probes, d) orthogonal
-    slopes = _sum_of_gradients(generator, encode, styles, torch.cat([directions, probe]), None, batch_size)
-    size = slopes[len(directions) :].norm(dim=0)  # (S,)
-    return torch.where(size * statistics.std > 0, slopes[: len(directions)] / size, 0.0)
+    total = styles.new_zeros(t + probes, styles.shape[1])
+    for slopes in _gradients(generator, encode, styles, torch.cat([directions, probe]), batch_size):
+        size = slopes[t:].norm(dim=0)  # (m, S)
+        total += torch.where(size > 0, slopes / size, 0.0).sum(dim=1)
+    size = total[t:].norm(dim=0)  # (S,)
+    return torch.where(size * statistics.std > 0, total[:t] / size, 0.0)
 
 
 def expected_gradient(
@@ -243,9 +248,10 @@ def expected_gradient(
     u = ((torch.randperm(n, generator=random) + torch.rand(n, generator=random)) / n).to(styles)  # one in each n-th of [0, 1]
     weight = (end - start).square()  # (n, S)
     on_the_way = start + u[:, None] * (end - start)
-    slopes = _sum_of_gradients(generator, encode, on_the_way, directions, weight, batch_size)
-    total = weight.sum(dim=0)
-    return torch.where(total > 0, slopes / total, 0.0) * statistics.std
+    parts = _gradients(generator, encode, on_the_way, directions, batch_size)  # (t, m, S) each
+    weighted = [(slopes * w).sum(dim=1) for slopes, w in zip(parts, weight.split(batch_size), strict=True)]
+    total = torch.stack(weighted).sum(dim=0)
+    return torch.where(weight.sum(dim=0) > 0, total / weight.sum(dim=0), 0.0) * statistics.std
 
 
 def regression(styles: torch.Tensor, features: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
@@ -270,22 +276,21 @@ def regression(styles: torch.Tensor, features: torch.Tensor, directions: torch.T
     return torch.where(std > 0, (scores.T @ centred) / (len(styles) * std), 0.0)
 
 
-@torch.enable_grad()
-def _sum_of_gradients(generator, encode, styles, directions, weight, batch_size):
-    """(t, S): gradients of <embedding, direction> with respect to the styles, times weight (n, S), summed over samples."""
+def _gradients(
+    generator: Generator, encode: Encoder, styles: torch.Tensor, directions: torch.Tensor, batch_size: int
+) -> Iterator[torch.Tensor]:
+    """Gradients of <embedding, direction> with respect to the styles, a batch of m pictures at a time: (t, m, S)."""
     check_positive("batch_size", batch_size)
     if directions.ndim != 2:
         raise ValueError(f"need directions (t, d), got shape {tuple(directions.shape)}")
-    weight = torch.ones_like(styles) if weight is None else weight
-    total = styles.new_zeros(len(directions), styles.shape[1])
-    for part, w in zip(styles.detach().split(batch_size), weight.split(batch_size), strict=True):
-        part = part.requires_grad_(True)
-        embeddings = encode(_to_unit_range(generator.synthesis(generator.split(part))))
-        scores = (embeddings @ directions.T).sum(dim=0)  # (t,); samples do not mix, so each keeps its own gradient
-        for i, score in enumerate(scores):
-            (slope,) = torch.autograd.grad(score, part, retain_graph=i + 1 < len(scores))
-            total[i] += (slope * w).sum(dim=0)
-    return total
+    for part in styles.detach().split(batch_size):
+        with torch.enable_grad():
+            part = part.requires_grad_(True)
+            embeddings = encode(_to_unit_range(generator.synthesis(generator.split(part))))
+            scores = (embeddings @ directions.T).sum(dim=0)  # (t,); samples do not mix, so each keeps its own gradient
+            keep = [True] * (len(scores) - 1) + [False]
+            slopes = [torch.autograd.grad(s, part, retain_graph=k)[0] for s, k in zip(scores, keep, strict=True)]
+        yield torch.stack(slopes)
 
 
 def _to_unit_range(pictures: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import time
 from collections.abc import Callable, Sequence
@@ -14,11 +15,12 @@ import pandas as pd
 import torch
 
 from .. import assets
-from ..edit.relevance import expected_gradient, finite_difference, gradient
+from ..edit.relevance import channel_statistics, expected_gradient, finite_difference, gradient
 from .grid import folder_of
 from .study import StyleClipStudy
 
 if TYPE_CHECKING:
+    from ..models.stylegan2 import Generator
     from ..profiles import Profile
 
 PUBLISHED, FIVE = "differences, 5 σ, published", "differences, 5 σ, not normalised"
@@ -28,6 +30,7 @@ SWITCH, OTHERS = "switching each channel", "differences, 5 σ, other pictures"
 GRADIENT, ONE_TEXT, PROBES = "gradient", "gradient, one text", "gradient with probes"
 EXPECTED, REGRESSION = "expected gradient", "regression"
 PICTURES, MANY = 32, 256  # for differences and gradients; for the expected gradient
+COPIES = (2, 4, 8, 16)  # how many channels share the work of one, see `share_work`
 
 
 def relevances(parts: Profile, *, pictures: int = PICTURES, many: int = MANY, progress: bool = True) -> pd.DataFrame:
@@ -73,6 +76,8 @@ def compute(parts: Profile, *, pictures: int, many: int, progress: bool = True) 
         SWITCH: lambda: differences(same, step=1e3, clamp=True, normalize=False),
         PUBLISHED: lambda: differences(same),
     }
+    for copies in COPIES:
+        ways |= {shared(way, copies): measure for way, measure in _finer(study, same, live, copies).items()}
     ways[ONE_TEXT]()  # warm up
     blocks = []
     for way, measure in tqdm(ways.items(), desc="relevance", unit="way", disable=not progress):
@@ -92,6 +97,56 @@ def compute(parts: Profile, *, pictures: int, many: int, progress: bool = True) 
             )
         )
     return pd.concat(blocks, ignore_index=True)
+
+
+def shared(way: str, copies: int) -> str:
+    """What `way` is called where several channels share the work of one."""
+    return way if copies == 1 else f"{way}; {copies} channels for one"
+
+
+def share_work(generator: Generator, copies: int) -> Generator:
+    """A generator of the same pictures in which `copies` equal channels do the work of each that enters the first layer.
+
+    The constant and its kernels are divided by sqrt(copies). As long as all copies have the same style, convolution and
+    demodulation give what they gave; a copy that moves by itself moves the sum by one part in `copies`.
+
+    Returns:
+        A generator whose first style is that of `generator`, each channel repeated `copies` times.
+    """
+    finer: Any = copy.deepcopy(generator)
+    first = finer.synthesis.b4
+    layer = first.conv1
+    for module, name, dim, share in (
+        (first, "const", 0, copies**-0.5), (layer, "weight", 1, copies**-0.5), (layer.affine, "weight", 0, 1.0),
+        (layer.affine, "bias", 0, 1.0),
+    ):  # fmt: skip
+        weight = getattr(module, name).detach().repeat_interleave(copies, dim) * share
+        setattr(module, name, torch.nn.Parameter(weight, requires_grad=False))
+    finer.style_sizes[0] *= copies  # the list is the synthesis network's as well
+    return finer
+
+
+def _finer(study: StyleClipStudy, same: torch.Tensor, live: torch.Tensor, copies: int) -> dict[str, Callable[[], torch.Tensor]]:
+    """The ways in question where copies share the work, each (t, S): of the first copy, for all have the same relevance."""
+    common, first = (share_work(study.parts.generator, copies), study.clip.encode_image), study.parts.generator.style_sizes[0]
+
+    def repeat(styles: torch.Tensor) -> torch.Tensor:
+        return torch.cat([styles[:, :first].repeat_interleave(copies, dim=1), styles[:, first:]], dim=1)
+
+    index = repeat(torch.arange(len(live), device=same.device)[None])[0]
+    one = torch.ones_like(index, dtype=torch.bool)
+    one[1:] = index[1:] != index[:-1]  # the first copy of each
+    statistics, styles, deltas = channel_statistics(repeat(study.styles)), repeat(same), study.deltas
+
+    def differences(**options: Any) -> torch.Tensor:
+        return (deltas @ finite_difference(*common, styles, statistics, channels=one & live[index], **options).T)[:, one]
+
+    return {
+        GRADIENT: lambda: gradient(*common, styles, statistics, deltas)[:, one],
+        PROBES: lambda: gradient(*common, styles, statistics, deltas, probes=16)[:, one],
+        ONE: lambda: differences(step=1, around="sample", normalize=False),
+        PUBLISHED: lambda: differences(),
+    }
 
 
 def spearman(table: pd.DataFrame, one: str, other: str) -> np.ndarray:
