@@ -11,12 +11,11 @@ import time
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 
 from debias_utils import load_profile
 from debias_utils.edit.relevance import channel_statistics, finite_difference, gradient
 from debias_utils.edit.styleclip import text_delta
-from debias_utils.toonville import OCCUPATIONS
+from debias_utils.evaluate import agreement
 
 
 def main() -> None:
@@ -29,35 +28,41 @@ def main() -> None:
     samples = parts.sample_styles(1000, seed=1)
     statistics, styles = channel_statistics(samples), samples[: options.pictures]
     with torch.no_grad():
-        deltas = text_delta(clip.encode_prompts(list(OCCUPATIONS)), clip.encode_prompts(["person"])[0])
+        deltas = text_delta(clip.encode_prompts(["nurse"]), clip.encode_prompts(["person"])[0])
     live = statistics.std > 0
 
     def timed(compute):
         begin = time.perf_counter()
-        return compute(), time.perf_counter() - begin
+        compute()
+        return time.perf_counter() - begin
 
-    timed(lambda: gradient(*common, styles, statistics, deltas[:1]))  # warm up
-    _, one = timed(lambda: gradient(*common, styles, statistics, deltas[:1]))
-    published, every = timed(lambda: finite_difference(*common, styles, statistics))
-    small, some = timed(
-        lambda: finite_difference(*common, styles, statistics, step=1, around="sample", normalize=False, channels=live)
-    )
-    slopes = gradient(*common, styles, statistics, deltas)
-    probed = gradient(*common, styles, statistics, deltas, probes=16)
-
-    def agreement(a, b):
-        found = [spearmanr(x[live].cpu(), y[live].cpu()).statistic for x, y in zip(a, b, strict=True)]
-        return f"median {np.median(found):.3f} (least {min(found):.3f})"
-
+    timed(lambda: gradient(*common, styles, statistics, deltas))  # warm up
+    one = timed(lambda: gradient(*common, styles, statistics, deltas))
+    probed = timed(lambda: gradient(*common, styles, statistics, deltas, probes=16))
+    every = timed(lambda: finite_difference(*common, styles, statistics))
+    some = timed(lambda: finite_difference(*common, styles, statistics, channels=live))
     print(f"{len(styles)} pictures, {torch.get_num_threads()} threads, {len(live)} channels, {int(live.sum())} live")
     print(f"one gradient, one text            {one:7.2f} s")
+    print(f"the same with 16 probes           {probed:7.2f} s  {probed / one:5.0f} times")
     print(f"finite differences, all channels  {every:7.2f} s  {every / one:5.0f} times")
     print(f"finite differences, live channels {some:7.2f} s  {some / one:5.0f} times")
+
+    measured = agreement.compute(parts, pictures=options.pictures, many=agreement.MANY)
+
+    def spearman(*pair: str) -> str:
+        found = agreement.spearman(measured, *pair)
+        return f"median {np.median(found):.3f} (least {found.min():.3f})"
+
     print("Spearman over the live channels, 14 texts:")
-    print(f"  gradient and 1 sigma around the samples    {agreement(slopes, deltas @ small.T)}")
-    print(f"  gradient and 5 sigma, published            {agreement(slopes, deltas @ published.T)}")
-    print(f"  gradient with probes and 5 sigma, published {agreement(probed, deltas @ published.T)}")
-    print(f"  1 sigma and 5 sigma, published             {agreement(deltas @ small.T, deltas @ published.T)}")
+    print(f"  1 sigma and 5 sigma, published               {spearman(agreement.ONE, agreement.PUBLISHED)}")
+    for copies in (1, *agreement.COPIES):
+        gradients, probes, steps, published = (
+            agreement.shared(way, copies) for way in (agreement.GRADIENT, agreement.PROBES, agreement.ONE, agreement.PUBLISHED)
+        )
+        print(f"with {copies} channels for each element:")
+        print(f"  gradient and 1 sigma around the samples      {spearman(gradients, steps)}")
+        print(f"  gradient with probes and 5 sigma, published  {spearman(probes, published)}")
+        print(f"  gradient and 5 sigma, published              {spearman(gradients, published)}")
 
 
 if __name__ == "__main__":
