@@ -293,21 +293,23 @@ def test_bad_input(parts, options, message):
 def test_the_command_computes_what_the_chapters_read(monkeypatch, capsys, tmp_path):
     asked = []
     monkeypatch.setattr(grid, "rows", lambda parts, name, **options: asked.append((name, options)) or np.zeros(3))
-    monkeypatch.setattr(command.agreement, "relevances", lambda parts: asked.append("relevance") or np.zeros(2))
+    for name, (_, path_of) in command.TABLES.items():
+        table = (lambda parts, name=name: asked.append((name,)) or np.zeros(2), path_of)
+        monkeypatch.setitem(command.TABLES, name, table)
     command.main(["--seeds", "0", "2", "--folder", str(tmp_path)])
-    assert [a if a == "relevance" else a[0] for a in asked] == ["table", "curves", "ablations", "relevance"]
+    assert [a[0] for a in asked] == ["table", "curves", "ablations", "relevance", "parts"]
     assert asked[0][1]["seeds"] == [0, 2]
     assert asked[0][1]["folder"] == tmp_path
     assert "table: 3 rows" in (out := capsys.readouterr().out)
     assert f"kept in {tmp_path}" in out
     command.main(["table", "--address", "head:6379", "--workers", "2"])
-    assert len(asked) == 5
+    assert len(asked) == 6
     assert (asked[-1][1]["address"], asked[-1][1]["workers"]) == ("head:6379", 2)
     for wrong, message in ((["--people", "0"], "got 0"), (["--seeds", "7"], "unknown seed 7"), (["--device", "x"], "device 'x'")):
         monkeypatch.undo()
         with pytest.raises(SystemExit, match=f"^python -m debias_utils.evaluate: .*{message}"):
             command.main(["table", "--folder", str(tmp_path), *wrong])
-    for wrong, choice in ((["--profile", "huge"], "'mini'"), (["tables"], "choose from table, curves, ablations, relevance")):
+    for wrong, choice in ((["--profile", "huge"], "'mini'"), (["tables"], "ablations, relevance, parts")):
         with pytest.raises(SystemExit):
             command.main(wrong)
         assert choice in capsys.readouterr().err

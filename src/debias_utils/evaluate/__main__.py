@@ -13,16 +13,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..profiles import PROFILES, load_profile
-from . import agreement, grid
+from . import agreement, full_size, grid
 from .engine import ENGINES
 from .names import EDITORS
 
-RELEVANCE = "relevance"  # no sweep over edits: the ways to a channel's relevance, timed side by side
+TABLES = {  # no sweeps over edits: what computes each, and where it is kept
+    "relevance": (agreement.relevances, agreement.path_of),  # the ways to a channel's relevance, timed side by side
+    "parts": (full_size.timed, full_size.path_of),  # what networks of full size take on this machine
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Compute and keep the rows of some sweeps, and say where they are."""
-    names = (*grid.SWEEPS, RELEVANCE)
+    names = (*grid.SWEEPS, *TABLES)
     parser = argparse.ArgumentParser(prog="python -m debias_utils.evaluate", description=__doc__)
     parser.add_argument("sweeps", nargs="*", metavar="SWEEP", help=f"of {', '.join(names)} (default: all)")
     parser.add_argument("--profile", default="mini", choices=PROFILES, help="the size of the book (default: mini)")
@@ -52,11 +55,11 @@ def _run(options: argparse.Namespace, sweeps: Sequence[str]) -> None:
     which = {name: getattr(options, name) for name in ("seeds", "editors", "people", "chunk")}
     for name in sweeps:
         start = time.perf_counter()
-        found = agreement.relevances(parts) if name == RELEVANCE else grid.rows(parts, name, **where, **which)
+        found = TABLES[name][0](parts) if name in TABLES else grid.rows(parts, name, **where, **which)
         print(f"{name}: {len(found):,} rows, {time.perf_counter() - start:.0f} s", flush=True)
     print(f"kept in {options.folder or grid.folder_of(parts, people=options.people, chunk=options.chunk)}", flush=True)
-    if RELEVANCE in sweeps:
-        print(f"and in {agreement.path_of(parts)}", flush=True)
+    for name in TABLES.keys() & set(sweeps):
+        print(f"and in {TABLES[name][1](parts)}", flush=True)
 
 
 if __name__ == "__main__":

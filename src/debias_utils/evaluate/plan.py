@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 GENERATOR, UNET, DECODER, ENCODER = "StyleGAN2", "UNet", "VAE decoder", "VAE encoder"
 LOSSES = ("CLIP", "identity", "perceptual")  # what they look at
 JUDGE = "judge"
+PARTS = (GENERATOR, UNET, DECODER, ENCODER, *LOSSES, JUDGE)
 
 
 class Cost(NamedTuple):
@@ -103,8 +103,11 @@ def cost(run: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> Cost:
     return Cost(forward / n, flops(lambda: torch.autograd.grad(run(*inputs).sum(), inputs)) / n)
 
 
-def seconds(run: Callable[[], Any], *, repeats: int = 7) -> float:
-    """The fastest of some calls, after one that does not count: what else the machine does only adds. A GPU is waited for."""
+def seconds(run: Callable[[], Any], *, repeats: int = 7, slow: float = math.inf) -> float:
+    """The fastest of some calls, after one that does not count: what else the machine does only adds. A GPU is waited for.
+
+    A first call that takes more than `slow` seconds counts, and is the only one.
+    """
 
     def once() -> float:
         begin = time.perf_counter()
@@ -115,8 +118,8 @@ def seconds(run: Callable[[], Any], *, repeats: int = 7) -> float:
             torch.mps.synchronize()
         return time.perf_counter() - begin
 
-    once()
-    return min(once() for _ in range(repeats))
+    first = once()
+    return first if first > slow else min(once() for _ in range(repeats))
 
 
 def networks(parts: Profile, *, people: int = 1) -> dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor]]:
@@ -132,50 +135,6 @@ def networks(parts: Profile, *, people: int = 1) -> dict[str, tuple[Callable[[to
         "perceptual": (lambda x: torch.cat([m.flatten() for m in parts.perceptual.features(x)]), portraits),
         JUDGE: (lambda x: torch.cat(list(parts.attributes(x).values()), dim=1), portraits),
     }  # fmt: skip
-
-
-def full_size() -> dict[str, Cost]:
-    """The parts of the papers' own setting, counted without weights: StyleGAN2 at 1024, Stable Diffusion 1 at 512, CLIP ViT-B/32.
-
-    The losses' and the judge's are networks of the published shapes: ArcFace's ResNet-50 (without squeeze and excitation) at 112
-    pixels, LPIPS' VGG-16 at 256, FairFace's ResNet-34 at 224.
-    """
-    from torch._subclasses.fake_tensor import FakeTensorMode  # the generator asks its device for autocast, meta has none
-    from torchvision.models import resnet34, vgg16
-    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
-
-    from ..edit.memory import stable_diffusion
-    from ..models.stylegan2 import Generator
-
-    model = stable_diffusion()
-    with torch.device("meta"):
-        latents, text, picture = (torch.zeros(1, *shape).half() for shape in ((4, 64, 64), (77, 768), (3, 512, 512)))
-        one = torch.ones(())
-        clip = CLIPVisionModelWithProjection(CLIPVisionConfig())  # its defaults are ViT-B/32
-        others: dict[str, tuple[Callable[..., torch.Tensor], int]] = {
-            "CLIP": (lambda x: clip(x).image_embeds, 224), "identity": (_face_network(), 112),
-            "perceptual": (vgg16().features, 256), JUDGE: (resnet34().eval(), 224),
-        }  # fmt: skip
-        counted = {name: cost(network, torch.zeros(1, 3, side, side)) for name, (network, side) in others.items()}
-    with FakeTensorMode():
-        channels = [512, 512, 512, 512, 512, 256, 128, 64, 32]
-        generator = Generator(z_dim=512, w_dim=512, mapping_layers=8, resolution=1024, channels=channels, conv_clamp=256.0)
-        drawn = cost(lambda *styles: generator.synthesis(styles), *(torch.zeros(1, n) for n in generator.style_sizes))
-    return {
-        GENERATOR: drawn, UNET: cost(lambda c: model.predict_noise(latents, latents, one, c), text),
-        DECODER: cost(model.decode, latents), ENCODER: cost(lambda x: model.vae.encode(x).latent_dist.mean, picture), **counted,
-    }  # fmt: skip
-
-
-def _face_network() -> nn.Module:
-    """ArcFace's ResNet-50: two 3x3 convolutions a block, the first at full resolution."""
-    layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, padding=1)]
-    inputs = 64
-    for outputs, blocks in ((64, 3), (128, 4), (256, 14), (512, 3)):
-        for i in range(blocks):
-            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.Conv2d(outputs, outputs, 3, padding=1, stride=1 if i else 2)]
-            inputs = outputs
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(512 * 7 * 7, 512))
 
 
 def calls(editor: str, method: str, *, steps: int, sampler_steps: int, at: int) -> Counter[tuple[str, str]]:

@@ -19,8 +19,8 @@ NO_ROW = (  # code that changes no row: it lists cells, runs them, looks at rows
     *(
         f"evaluate/{name}.py"
         for name in (
-            "__init__", "__main__", "agreement", "compare", "engine", "grid", "instruments", "on_ray", "plan", "table",
-            "tradeoff",
+            "__init__", "__main__", "agreement", "compare", "engine", "full_size", "grid", "instruments", "on_ray", "plan",
+            "table", "tradeoff",
         )
     ),
 )  # fmt: skip

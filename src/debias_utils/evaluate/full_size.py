@@ -1,0 +1,191 @@
+"""The networks of the papers' own setting, without their weights: counted from shapes alone, and timed on this machine.
+
+What a network takes does not depend on what it has learned. So a run can be planned on the card that will make it, before any
+checkpoint is fetched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from .. import assets
+from . import plan
+from .plan import DECODER, ENCODER, GENERATOR, JUDGE, UNET, Cost
+
+if TYPE_CHECKING:
+    from ..profiles import Profile
+
+Network = tuple[Callable[..., torch.Tensor], tuple[torch.Tensor, ...]]  # a function, and what it may be called with
+PRODUCT, SIDE = "matrix product", 4096  # the yardstick of a machine: two square matrices, 2 SIDE^3 FLOPs
+CHANNELS = [512, 512, 512, 512, 512, 256, 128, 64, 32]  # of StyleGAN2's blocks, up to 1024 pixels
+SLOW = 10.0  # seconds: a call that takes longer is made once
+
+
+def networks(device: str | torch.device, *, pictures: int = 1) -> dict[str, Callable[[], Network]]:
+    """What builds each part: StyleGAN2 at 1024 pixels, Stable Diffusion 1 at 512, and the networks that look at pictures.
+
+    CLIP is ViT-B/32; the others have the published shapes: ArcFace's ResNet-50 (without squeeze and excitation) at 112 pixels,
+    LPIPS' VGG-16 at 256, FairFace's ResNet-34 at 224. Weights are arbitrary and frozen; Stable Diffusion is in half precision,
+    but for a CPU.
+
+    Args:
+        device: where to. "meta" counts without memory. pictures: at a time.
+    """
+    from torchvision.models import resnet34, vgg16
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    from ..edit.memory import stable_diffusion
+    from ..models.stylegan2 import Generator
+
+    half = torch.float32 if str(device) == "cpu" else torch.float16
+
+    def some(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return torch.full((pictures, *shape), 0.5, device=device, dtype=dtype)
+
+    def real(module: nn.Module) -> Any:
+        module = (module.float() if half == torch.float32 else module).requires_grad_(False).eval().to_empty(device=device)
+        for tensor in (*module.parameters(), *module.buffers()):
+            tensor.fill_(0.01) if tensor.is_floating_point() else tensor.zero_()  # what is left in memory may be slow numbers
+        return module
+
+    def meta(make: Callable[[], nn.Module]) -> Any:
+        with torch.device("meta"):
+            return real(make())
+
+    def generator() -> Network:
+        sizes = {"z_dim": 512, "w_dim": 512, "mapping_layers": 8, "resolution": 1024}
+        with torch.device(device):
+            network = Generator(**sizes, channels=CHANNELS, conv_clamp=256.0).requires_grad_(False)
+        return lambda *styles: network.synthesis(styles), tuple(some(n) for n in network.style_sizes)
+
+    def unet() -> Network:
+        model, one = stable_diffusion(), torch.ones((), device=device)
+        real(model.unet)
+        latents = some(4, 64, 64, dtype=half)
+        return lambda c: model.predict_noise(latents, latents, one, c), (some(77, 768, dtype=half),)
+
+    def decoder() -> Network:
+        vae = real(stable_diffusion().vae)
+        return lambda z: vae.decode(z, return_dict=False)[0], (some(4, 64, 64, dtype=half),)
+
+    def encoder() -> Network:
+        vae = real(stable_diffusion().vae)
+        return lambda x: vae.encode(x).latent_dist.mean, (some(3, 512, 512, dtype=half),)
+
+    def clip() -> Network:
+        network = meta(lambda: CLIPVisionModelWithProjection(CLIPVisionConfig()))  # its defaults are ViT-B/32
+        return lambda x: network(x).image_embeds, (some(3, 224, 224),)
+
+    def looks(make: Callable[[], nn.Module], side: int) -> Callable[[], Network]:
+        return lambda: (meta(make), (some(3, side, side),))
+
+    return {
+        GENERATOR: generator, UNET: unet, DECODER: decoder, ENCODER: encoder, "CLIP": clip, "identity": looks(_face_network, 112),
+        "perceptual": looks(lambda: vgg16().features, 256), JUDGE: looks(resnet34, 224),
+    }  # fmt: skip
+
+
+def counted() -> dict[str, Cost]:
+    """FLOPs of each part for one picture."""
+    from torch._subclasses.fake_tensor import FakeTensorMode  # the generator asks its device for autocast, meta has none
+
+    found = {}
+    for part, build in networks("meta").items():
+        if part == GENERATOR:
+            with FakeTensorMode():
+                run, inputs = networks("cpu")[part]()
+                found[part] = plan.cost(run, *inputs)
+        else:
+            run, inputs = build()
+            found[part] = plan.cost(run, *inputs)
+    return found
+
+
+def timed(parts: Profile) -> pd.DataFrame:
+    """Seconds of every part on this machine; measured once, then read from the cache. Takes 2 minutes on 2 cores, and 7 GB.
+
+    Returns:
+        Columns part (and `PRODUCT`), forward, gradient (seconds for one picture), machine, pictures (at a time), threads.
+    """
+    return assets.cached_table(path_of(parts), lambda: measure(parts.device))
+
+
+def path_of(parts: Profile) -> Path:
+    """Where the times of this machine are kept."""
+    key = f"{machine(parts.device)} {torch.__version__} {Path(__file__).read_text('utf-8')}"
+    return assets.cache_dir() / "tables" / f"full-size-parts-{hashlib.sha256(key.encode()).hexdigest()[:16]}.parquet"
+
+
+def machine(device: str) -> str:
+    """What to call the device: a card's name, or how many cores."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"{_cores()} cores" if device == "cpu" else device
+
+
+def measure(device: str, *, pictures: int | None = None, only: tuple[str, ...] = (), progress: bool = True) -> pd.DataFrame:
+    """The table of `timed`, measured now: the fastest of some calls, or the only one if it takes more than `SLOW` seconds.
+
+    Args:
+        device: "cpu" or a GPU, where convolutions and products are in half precision.
+        pictures: at a time; default 1 on a CPU, 4 on a GPU. only: parts to measure; default all.
+    """
+    from tqdm import tqdm
+
+    cpu = device == "cpu"
+    pictures = pictures or (1 if cpu else 4)
+    builders = {part: build for part, build in networks(device, pictures=pictures).items() if part in (only or plan.PARTS)}
+    with _all_cores(), torch.autocast(device.split(":")[0], torch.float16, enabled=not cpu):
+        a = torch.rand(2 * (SIDE,), device=device, dtype=torch.float32 if cpu else torch.float16)
+        product = plan.seconds(lambda: a @ a)
+        rows = [{"part": PRODUCT, "forward": product, "gradient": float("nan")}]
+        for part, build in tqdm(builders.items(), desc="full-size parts", unit="part", disable=not progress):
+            run, inputs = build()
+            leaves = tuple(x.requires_grad_() for x in inputs)
+
+            def forward(run: Any = run, inputs: Any = inputs) -> None:
+                with torch.no_grad():
+                    run(*inputs)
+
+            def gradient(run: Any = run, leaves: Any = leaves) -> None:
+                torch.autograd.grad(run(*leaves).sum(), leaves)
+
+            once, back = (plan.seconds(call, repeats=2, slow=SLOW) / pictures for call in (forward, gradient))
+            rows.append({"part": part, "forward": once, "gradient": back})
+            del run, inputs, leaves, forward, gradient  # before the next is built
+        threads = torch.get_num_threads()
+    return pd.DataFrame(rows).assign(machine=machine(device), pictures=pictures, threads=threads)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _all_cores() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(_cores())
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _face_network() -> nn.Module:
+    """ArcFace's ResNet-50: two 3x3 convolutions a block, the first at full resolution."""
+    layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, padding=1)]
+    inputs = 64
+    for outputs, blocks in ((64, 3), (128, 4), (256, 14), (512, 3)):
+        for i in range(blocks):
+            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.Conv2d(outputs, outputs, 3, padding=1, stride=1 if i else 2)]
+            inputs = outputs
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(512 * 7 * 7, 512))
