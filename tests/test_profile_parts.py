@@ -86,3 +86,12 @@ def test_perceptual_distance_orders_changes(parts, crowd):
     _, images = crowd
     near, far = images[:8] * 0.95, images[8:16]
     assert bool((parts.perceptual(images[:8], near) < parts.perceptual(images[:8], far)).all())
+
+
+def test_every_seed_has_its_own_sitters():
+    faces = [
+        load_profile("mini", seed=seed, device="cpu").sitters(8, seed=repetition).drop(columns=["identity", "gender", "skin"])
+        for seed in (0, 1, 2)
+        for repetition in (0, 1, 2)
+    ]
+    assert len({face.to_csv() for face in faces}) == len(faces)

@@ -162,4 +162,6 @@ def read_array(path: Path, *, shape: tuple[int, ...], dtype: type) -> np.ndarray
 def cannot_write(folder: Path, error: OSError) -> OSError:
     """An error that names the folder and says what to do."""
     reason = error.strerror or str(error)
-    return OSError(error.errno or 0, f"cannot write to the cache folder ({reason}); set {CACHE_VARIABLE} to another", str(folder))
+    cached = folder.absolute().is_relative_to(cache_dir().absolute())
+    where, instead = ("the cache folder", f"set {CACHE_VARIABLE} to another") if cached else ("this folder", "choose another")
+    return OSError(error.errno or 0, f"cannot write to {where} ({reason}); {instead}", str(folder))

@@ -167,11 +167,14 @@ class Profile:
         return people.add_stereotype(people.balanced(self.per_cell, seed=self.seed + EVALUATION_SEED))
 
     def sitters(self, n: int = 40, *, seed: int = 0) -> pd.DataFrame:
-        """Those who are edited: n people in everyday clothes, spread evenly over presentations and skin tones."""
+        """Those who are edited: n people in everyday clothes, spread evenly over presentations and skin tones.
+
+        seed: below 1000; others for each, and for each seed of the profile.
+        """
         from .toonville import people
         from .toonville.render import everyday
 
-        table = people.balanced(-(-n // 8), seed=self.seed + EVALUATION_SEED + 100 + seed)
+        table = people.balanced(-(-n // 8), seed=EVALUATION_SEED + 100 + 1000 * self.seed + seed)
         one = table[table["occupation"] == table["occupation"].iloc[0]]  # in random order
         return people.add_stereotype(everyday(one.head(n).reset_index(drop=True)))
 

@@ -237,7 +237,7 @@ def test_a_full_disk_keeps_what_is_finished(folder, monkeypatch):
         fsync(file)
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match=r"No space left on device.*set DEBIAS_UTILS_CACHE to another.*sweep"):
+    with pytest.raises(OSError, match=r"No space left on device.*choose another.*sweep"):
         run(grid(folder, 4), folder=folder)
     assert len(kept(folder)) == 2
     assert not list(folder.glob("*.part"))
@@ -250,7 +250,7 @@ def test_a_disk_that_is_full_is_found_out_before_anything_is_computed(folder, mo
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="set DEBIAS_UTILS_CACHE"):
+    with pytest.raises(OSError, match=r"cannot write to this folder .No space left on device.; choose another"):
         run(grid(folder, 2), folder=folder)
     assert computed(folder) == []
 
@@ -258,7 +258,7 @@ def test_a_disk_that_is_full_is_found_out_before_anything_is_computed(folder, mo
 @pytest.mark.parametrize("below", [".", "deeper"])
 def test_a_folder_that_cannot_be_one(folder, below):
     folder.write_text("in the way")
-    with pytest.raises(OSError, match=r"cannot write to the cache folder.*set DEBIAS_UTILS_CACHE.*sweep"):
+    with pytest.raises(OSError, match=r"cannot write to this folder.*choose another.*sweep"):
         run(grid(folder, 2), folder=folder / below)
     assert computed(folder) == []
 
