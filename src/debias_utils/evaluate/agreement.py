@@ -145,7 +145,7 @@ def _finer(study: StyleClipStudy, same: torch.Tensor, live: torch.Tensor, copies
         GRADIENT: lambda: gradient(*common, styles, statistics, deltas)[:, one],
         PROBES: lambda: gradient(*common, styles, statistics, deltas, probes=16)[:, one],
         ONE: lambda: differences(step=1, around="sample", normalize=False),
-        PUBLISHED: lambda: differences(),
+        PUBLISHED: differences,
     }
 
 

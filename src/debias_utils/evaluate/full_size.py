@@ -111,7 +111,7 @@ def counted() -> dict[str, Cost]:
 
 
 def timed(parts: Profile) -> pd.DataFrame:
-    """Seconds of every part on this machine; measured once, then read from the cache. Takes 2 minutes on 2 cores, and 7 GB.
+    """Seconds of every part on this machine; measured once, then read from the cache. Takes 3 minutes on 2 cores, and 8 GB.
 
     Returns:
         Columns part (and `PRODUCT`), forward, gradient (seconds for one picture), machine, pictures (at a time), threads.
@@ -137,12 +137,12 @@ def measure(device: str, *, pictures: int | None = None, only: tuple[str, ...] =
 
     Args:
         device: "cpu" or a GPU, where convolutions and products are in half precision.
-        pictures: at a time; default 1 on a CPU, 4 on a GPU. only: parts to measure; default all.
+        pictures: at a time; default 1 on a CPU, 2 on a GPU: with gradients these fit 16 GB. only: parts to measure; default all.
     """
     from tqdm import tqdm
 
     cpu = device == "cpu"
-    pictures = pictures or (1 if cpu else 4)
+    pictures = pictures or (1 if cpu else 2)
     builders = {part: build for part, build in networks(device, pictures=pictures).items() if part in (only or plan.PARTS)}
     with _all_cores(), torch.autocast(device.split(":")[0], torch.float16, enabled=not cpu):
         a = torch.rand(2 * (SIDE,), device=device, dtype=torch.float32 if cpu else torch.float16)
