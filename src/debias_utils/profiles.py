@@ -169,7 +169,7 @@ class Profile:
     def sitters(self, n: int = 40, *, seed: int = 0) -> pd.DataFrame:
         """Those who are edited: n people in everyday clothes, spread evenly over presentations and skin tones.
 
-        seed: below 1000; others for each, and for each seed of the profile.
+        seed: 0 to 999; every seed, here and of the profile, gives other people.
         """
         from .toonville import people
         from .toonville.render import everyday

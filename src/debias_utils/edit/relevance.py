@@ -182,8 +182,9 @@ def gradient(
     """Relevance of all channels from one backward pass per text (ours): mean d<embedding, direction>/ds, times std.
 
     The limit of ``finite_difference(around="sample", normalize=False)`` for small steps, at a tiny part of its cost; with
-    `probes`, of the published ``normalize=True``. That divides by the size of a channel's effect on the embedding, which one
-    direction does not tell; more directions at random estimate it, for each picture.
+    `probes`, an estimate of that of ``finite_difference(around="sample")``, with the published normalisation. That divides by
+    the size of a channel's effect on the embedding, which one direction does not tell; more directions at random estimate
+    it, for each picture.
 
     Args:
         styles: (n, S) where the gradients are taken and averaged.
@@ -195,8 +196,8 @@ def gradient(
             each.
 
     Returns:
-        (t, S): change of <embedding, direction> per standard deviation of each channel; with probes, the cosine of the
-        direction with the channel's own.
+        (t, S): change of <embedding, direction> per standard deviation of each channel; with probes, an estimate
+        of the cosine of the direction with the channel's own.
     """
     _check_styles(styles)
     if not probes:
@@ -210,7 +211,8 @@ def gradient(
     total = styles.new_zeros(t + probes, styles.shape[1])
     for slopes in _gradients(generator, encode, styles, torch.cat([directions, probe]), batch_size):
         size = slopes[t:].norm(dim=0)  # (m, S)
-        total += torch.where(size > 0, slopes / size, 0.0).sum(dim=1)
+        seen = size * statistics.std > 10 * torch.finfo(size.dtype).eps  # as in `_unit_or_zero`
+        total += torch.where(seen, slopes / size, 0.0).sum(dim=1)
     size = total[t:].norm(dim=0)  # (S,)
     return torch.where(size * statistics.std > 0, total[:t] / size, 0.0)
 
@@ -242,6 +244,7 @@ def expected_gradient(
         (t, S): change of <embedding, direction> per standard deviation of each channel.
     """
     _check_styles(styles, at_least=2)
+    check_positive("batch_size", batch_size)
     n, random = len(styles), torch.Generator().manual_seed(seed)
     order = torch.randperm(n, generator=random).to(styles.device)
     start, end = styles[order], styles[order.roll(1)]

@@ -57,9 +57,9 @@ def _run(options: argparse.Namespace, sweeps: Sequence[str]) -> None:
         start = time.perf_counter()
         found = TABLES[name][0](parts) if name in TABLES else grid.rows(parts, name, **where, **which)
         print(f"{name}: {len(found):,} rows, {time.perf_counter() - start:.0f} s", flush=True)
-    print(f"kept in {options.folder or grid.folder_of(parts, people=options.people, chunk=options.chunk)}", flush=True)
-    for name in TABLES.keys() & set(sweeps):
-        print(f"and in {TABLES[name][1](parts)}", flush=True)
+    folder = options.folder or grid.folder_of(parts, people=options.people, chunk=options.chunk)
+    kept = {TABLES[name][1](parts) if name in TABLES else folder: None for name in sweeps}  # each once, in their order
+    print(f"kept in {', '.join(map(str, kept))}", flush=True)
 
 
 if __name__ == "__main__":

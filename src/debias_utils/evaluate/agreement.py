@@ -82,9 +82,8 @@ def compute(parts: Profile, *, pictures: int, many: int, progress: bool = True) 
     blocks = []
     for way, measure in tqdm(ways.items(), desc="relevance", unit="way", disable=not progress):
         begin = time.perf_counter()
-        found = measure()
+        kept = measure()[:, live].cpu().numpy()  # (t, live); a GPU has finished when it is there
         seconds = time.perf_counter() - begin
-        kept = found[:, live].cpu().numpy()  # (t, live)
         blocks.append(
             pd.DataFrame(
                 {
@@ -108,7 +107,8 @@ def share_work(generator: Generator, copies: int) -> Generator:
     """A generator of the same pictures in which `copies` equal channels do the work of each that enters the first layer.
 
     The constant and its kernels are divided by sqrt(copies). As long as all copies have the same style, convolution and
-    demodulation give what they gave; a copy that moves by itself moves the sum by one part in `copies`.
+    demodulation give what they gave; a copy that moves by itself moves the convolution by one part in `copies`, and the
+    demodulation by somewhat more where the step is large.
 
     Returns:
         A generator whose first style is that of `generator`, each channel repeated `copies` times.
@@ -127,7 +127,10 @@ def share_work(generator: Generator, copies: int) -> Generator:
 
 
 def _finer(study: StyleClipStudy, same: torch.Tensor, live: torch.Tensor, copies: int) -> dict[str, Callable[[], torch.Tensor]]:
-    """The ways in question where copies share the work, each (t, S): of the first copy, for all have the same relevance."""
+    """The ways in question where copies share the work, each (t, S): of the first copy, for all are equal.
+
+    Differences are measured, and timed, for that copy alone: all would take `copies` times as long. Gradients cover all.
+    """
     common, first = (share_work(study.parts.generator, copies), study.clip.encode_image), study.parts.generator.style_sizes[0]
 
     def repeat(styles: torch.Tensor) -> torch.Tensor:

@@ -6,10 +6,14 @@ checkpoint is fetched.
 
 from __future__ import annotations
 
+import gc
 import hashlib
+import math
 import os
+import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,28 +125,35 @@ def timed(parts: Profile) -> pd.DataFrame:
 
 def path_of(parts: Profile) -> Path:
     """Where the times of this machine are kept."""
-    key = f"{machine(parts.device)} {torch.__version__} {Path(__file__).read_text('utf-8')}"
+    versions = [version(name) for name in ("torch", "diffusers", "transformers")]
+    key = f"{machine(parts.device)} {versions} {Path(__file__).read_text('utf-8')}"
     return assets.cache_dir() / "tables" / f"full-size-parts-{hashlib.sha256(key.encode()).hexdigest()[:16]}.parquet"
 
 
 def machine(device: str) -> str:
-    """What to call the device: a card's name, or how many cores."""
+    """What to call the device: a card's name, or the processor's and how many cores."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
-    return f"{_cores()} cores" if device == "cpu" else device
+    if device != "cpu":
+        return device
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{_cores()} cores of {names[0] if names else platform.processor() or platform.machine()}"
 
 
 def measure(device: str, *, pictures: int | None = None, only: tuple[str, ...] = (), progress: bool = True) -> pd.DataFrame:
     """The table of `timed`, measured now: the fastest of some calls, or the only one if it takes more than `SLOW` seconds.
 
     Args:
-        device: "cpu" or a GPU, where convolutions and products are in half precision.
+        device: "cpu", in single precision, or a GPU, where convolutions and products are in half precision.
         pictures: at a time; default 1 on a CPU, 2 on a GPU: with gradients these fit 16 GB. only: parts to measure; default all.
     """
     from tqdm import tqdm
 
     cpu = device == "cpu"
     pictures = pictures or (1 if cpu else 2)
+    slow = SLOW if cpu else math.inf  # a card's first call takes long whatever it is
     builders = {part: build for part, build in networks(device, pictures=pictures).items() if part in (only or plan.PARTS)}
     with _all_cores(), torch.autocast(device.split(":")[0], torch.float16, enabled=not cpu):
         a = torch.rand(2 * (SIDE,), device=device, dtype=torch.float32 if cpu else torch.float16)
@@ -159,9 +170,10 @@ def measure(device: str, *, pictures: int | None = None, only: tuple[str, ...] =
             def gradient(run: Any = run, leaves: Any = leaves) -> None:
                 torch.autograd.grad(run(*leaves).sum(), leaves)
 
-            once, back = (plan.seconds(call, repeats=2, slow=SLOW) / pictures for call in (forward, gradient))
+            once, back = (plan.seconds(call, repeats=2, slow=slow) / pictures for call in (forward, gradient))
             rows.append({"part": part, "forward": once, "gradient": back})
-            del run, inputs, leaves, forward, gradient  # before the next is built
+            del run, inputs, leaves, forward, gradient
+            gc.collect()  # before the next is built
         threads = torch.get_num_threads()
     return pd.DataFrame(rows).assign(machine=machine(device), pictures=pictures, threads=threads)
 

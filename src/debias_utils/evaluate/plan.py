@@ -28,7 +28,7 @@ PARTS = (GENERATOR, UNET, DECODER, ENCODER, *LOSSES, JUDGE)
 
 
 class Cost(NamedTuple):
-    """FLOPs of one call of a part on one picture: alone, and there and back again to what went in (not to the weights)."""
+    """FLOPs, or seconds, of a call of a part on one picture: alone, and there and back to what went in (not to the weights)."""
 
     forward: float
     gradient: float
@@ -112,9 +112,9 @@ def seconds(run: Callable[[], Any], *, repeats: int = 7, slow: float = math.inf)
     def once() -> float:
         begin = time.perf_counter()
         run()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        elif torch.backends.mps.is_available():
+        for card in range(torch.cuda.device_count()):
+            torch.cuda.synchronize(card)
+        if torch.backends.mps.is_available():
             torch.mps.synchronize()
         return time.perf_counter() - begin
 
@@ -166,7 +166,7 @@ def calls(editor: str, method: str, *, steps: int, sampler_steps: int, at: int) 
 
 
 def work(called: Mapping[tuple[str, str], float], costs: Mapping[str, Cost]) -> dict[str, float]:
-    """FLOPs of each part: calls, as `calls` gives them, times what they cost."""
+    """What each part takes: calls, as `calls` gives them, times what they cost."""
     found: Counter[str] = Counter()
     for (part, way), n in called.items():
         found[part] += n * getattr(costs[part], way)
