@@ -79,4 +79,4 @@ def test_gradients_agree_with_the_published_differences_where_channels_share_the
     )
     eight = (1, *agreement.COPIES).index(8)
     assert small[eight] > 0.97
-    assert published[0] < 0.8 < 0.9 < published[eight]
+    assert published[0] < 0.6 < 0.8 < published[eight]  # two pictures; with 32 it is 0.64 and 0.96
