@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import shutil
 import sys
 import time
@@ -21,6 +20,7 @@ from typing import Any
 import nbformat
 import papermill
 import yaml
+from joblib import cpu_count
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
@@ -29,7 +29,6 @@ from debias_utils.errors import check_choice
 from debias_utils.profiles import PROFILES
 
 WORDS_A_MINUTE = 150  # with figures and formulas to look at
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 ROOT = Path(__file__).resolve().parents[1]
 STATIC = ("_config.yml", "_toc.yml", "references.bib", "_static", "_ext")
 
@@ -126,7 +125,7 @@ def finish(notebook: nbformat.NotebookNode, seconds: float) -> None:
     texts += [output.get("data", {}).get("text/markdown", "") for cell in notebook.cells for output in cell.get("outputs", [])]
     words = sum(len(text.split()) for text in texts)
     reading = max(1, round(words / WORDS_A_MINUTE))
-    minutes = f"**Minutes.** Reading: about {reading}. Running: {seconds / 60:.1f}, measured on {CORES} CPU cores."
+    minutes = f"**Minutes.** Reading: about {reading}. Running: {seconds / 60:.1f}, measured on {cpu_count()} CPU cores."
     for cell in notebook.cells:
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.metadata.tags.append("remove-cell")

@@ -309,7 +309,10 @@ def test_the_command_computes_what_the_chapters_read(monkeypatch, capsys, tmp_pa
         monkeypatch.undo()
         with pytest.raises(SystemExit, match=f"^python -m debias_utils.evaluate: .*{message}"):
             command.main(["table", "--folder", str(tmp_path), *wrong])
-    for wrong, choice in ((["--profile", "huge"], "'mini'"), (["tables"], "ablations, relevance, parts")):
+    for wrong, choice in (
+        (["--profile", "huge"], "'mini'"),
+        (["tables"], "choose from table, curves, ablations, relevance, parts"),
+    ):
         with pytest.raises(SystemExit):
             command.main(wrong)
         assert choice in capsys.readouterr().err

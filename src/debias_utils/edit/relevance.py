@@ -200,6 +200,7 @@ def gradient(
         of the cosine of the direction with the channel's own.
     """
     _check_styles(styles)
+    check_positive("batch_size", batch_size)
     if not probes:
         parts = _gradients(generator, encode, styles, directions, batch_size)  # (t, m, S) each
         return torch.stack([slopes.sum(dim=1) for slopes in parts]).sum(dim=0) * statistics.std / len(styles)
@@ -283,7 +284,6 @@ def _gradients(
     generator: Generator, encode: Encoder, styles: torch.Tensor, directions: torch.Tensor, batch_size: int
 ) -> Iterator[torch.Tensor]:
     """Gradients of <embedding, direction> with respect to the styles, a batch of m pictures at a time: (t, m, S)."""
-    check_positive("batch_size", batch_size)
     if directions.ndim != 2:
         raise ValueError(f"need directions (t, d), got shape {tuple(directions.shape)}")
     for part in styles.detach().split(batch_size):

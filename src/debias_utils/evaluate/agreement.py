@@ -66,18 +66,19 @@ def compute(parts: Profile, *, pictures: int, many: int, progress: bool = True) 
 
     ways: dict[str, Callable[[], torch.Tensor]] = {
         ONE_TEXT: lambda: gradient(*common, same, statistics, deltas[:1]),
-        GRADIENT: lambda: gradient(*common, same, statistics, deltas),
-        PROBES: lambda: gradient(*common, same, statistics, deltas, probes=16),
         EXPECTED: lambda: expected_gradient(*common, more, statistics, deltas),
         REGRESSION: lambda: study.relevance(deltas),
-        **{name: partial(differences, same, step=step, around="sample", normalize=False) for step, name in SMALL.items()},
+        **{
+            name: partial(differences, same, step=step, around="sample", normalize=False)
+            for step, name in SMALL.items()
+            if name != ONE
+        },
         FIVE: lambda: differences(same, normalize=False),
         OTHERS: lambda: differences(others, normalize=False),
         SWITCH: lambda: differences(same, step=1e3, clamp=True, normalize=False),
-        PUBLISHED: lambda: differences(same),
     }
-    for copies in COPIES:
-        ways |= {shared(way, copies): measure for way, measure in _finer(study, same, live, copies).items()}
+    for copies in (1, *COPIES):
+        ways |= {shared(way, copies): measure for way, measure in _shared_ways(study, same, live, copies).items()}
     ways[ONE_TEXT]()  # warm up
     blocks = []
     for way, measure in tqdm(ways.items(), desc="relevance", unit="way", disable=not progress):
@@ -126,7 +127,9 @@ def share_work(generator: Generator, copies: int) -> Generator:
     return finer
 
 
-def _finer(study: StyleClipStudy, same: torch.Tensor, live: torch.Tensor, copies: int) -> dict[str, Callable[[], torch.Tensor]]:
+def _shared_ways(
+    study: StyleClipStudy, same: torch.Tensor, live: torch.Tensor, copies: int
+) -> dict[str, Callable[[], torch.Tensor]]:
     """The ways in question where copies share the work, each (t, S): of the first copy, for all are equal.
 
     Differences are measured, and timed, for that copy alone: all would take `copies` times as long. Gradients cover all.

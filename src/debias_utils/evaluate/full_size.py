@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import hashlib
 import math
-import os
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
+from joblib import cpu_count
 from torch import nn
 
 from .. import assets
@@ -139,20 +139,21 @@ def machine(device: str) -> str:
     information = Path("/proc/cpuinfo")
     lines = information.read_text().splitlines() if information.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{_cores()} cores of {names[0] if names else platform.processor() or platform.machine()}"
+    return f"{cpu_count()} cores of {names[0] if names else platform.processor() or platform.machine()}"
 
 
-def measure(device: str, *, pictures: int | None = None, only: tuple[str, ...] = (), progress: bool = True) -> pd.DataFrame:
+def measure(device: str, *, only: tuple[str, ...] = (), progress: bool = True) -> pd.DataFrame:
     """The table of `timed`, measured now: the fastest of some calls, or the only one if it takes more than `SLOW` seconds.
 
     Args:
         device: "cpu", in single precision, or a GPU, where convolutions and products are in half precision.
-        pictures: at a time; default 1 on a CPU, 2 on a GPU: with gradients these fit 16 GB. only: parts to measure; default all.
+            One picture at a time, on a GPU two: with gradients these fit 16 GB.
+        only: parts to measure; default all.
     """
     from tqdm import tqdm
 
     cpu = device == "cpu"
-    pictures = pictures or (1 if cpu else 2)
+    pictures = 1 if cpu else 2
     slow = SLOW if cpu else math.inf  # a card's first call takes long whatever it is
     builders = {part: build for part, build in networks(device, pictures=pictures).items() if part in (only or plan.PARTS)}
     with _all_cores(), torch.autocast(device.split(":")[0], torch.float16, enabled=not cpu):
@@ -161,31 +162,18 @@ def measure(device: str, *, pictures: int | None = None, only: tuple[str, ...] =
         rows = [{"part": PRODUCT, "forward": product, "gradient": float("nan")}]
         for part, build in tqdm(builders.items(), desc="full-size parts", unit="part", disable=not progress):
             run, inputs = build()
-            leaves = tuple(x.requires_grad_() for x in inputs)
-
-            def forward(run: Any = run, inputs: Any = inputs) -> None:
-                with torch.no_grad():
-                    run(*inputs)
-
-            def gradient(run: Any = run, leaves: Any = leaves) -> None:
-                torch.autograd.grad(run(*leaves).sum(), leaves)
-
-            once, back = (plan.seconds(call, repeats=2, slow=slow) / pictures for call in (forward, gradient))
+            once, back = plan.timing(run, *inputs, repeats=2, slow=slow)
             rows.append({"part": part, "forward": once, "gradient": back})
-            del run, inputs, leaves, forward, gradient
+            del run, inputs
             gc.collect()  # before the next is built
         threads = torch.get_num_threads()
     return pd.DataFrame(rows).assign(machine=machine(device), pictures=pictures, threads=threads)
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @contextmanager
 def _all_cores() -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(_cores())
+    torch.set_num_threads(cpu_count())
     try:
         yield
     finally:

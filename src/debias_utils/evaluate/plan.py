@@ -96,11 +96,19 @@ def flops(run: Callable[[], Any]) -> float:
 
 
 def cost(run: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> Cost:
-    """The cost of run(*inputs), for one picture: inputs (n, ...)."""
-    inputs, n = tuple(x.detach().requires_grad_() for x in inputs), len(inputs[0])
-    with torch.no_grad():
-        forward = flops(lambda: run(*inputs))
-    return Cost(forward / n, flops(lambda: torch.autograd.grad(run(*inputs).sum(), inputs)) / n)
+    """FLOPs of run(*inputs), for one picture: inputs (n, ...)."""
+    return Cost(*(flops(call) / len(inputs[0]) for call in _calls(run, inputs)))
+
+
+def timing(run: Callable[..., torch.Tensor], *inputs: torch.Tensor, repeats: int = 7, slow: float = math.inf) -> Cost:
+    """Seconds of run(*inputs), for one picture: inputs (n, ...). repeats, slow: see `seconds`."""
+    return Cost(*(seconds(call, repeats=repeats, slow=slow) / len(inputs[0]) for call in _calls(run, inputs)))
+
+
+def _calls(run: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor]) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """run(*inputs), and the same with the gradient with respect to the inputs."""
+    leaves = [x.detach().requires_grad_() for x in inputs]
+    return torch.no_grad()(lambda: run(*leaves)), lambda: torch.autograd.grad(run(*leaves).sum(), leaves)
 
 
 def seconds(run: Callable[[], Any], *, repeats: int = 7, slow: float = math.inf) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from importlib.metadata import version
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -43,10 +42,10 @@ def pictures(people: pd.DataFrame, *, size: int = _render.SIZE, jobs: int | None
 
 
 def _render_all(people: pd.DataFrame, size: int, jobs: int | None, progress: bool) -> np.ndarray:
-    from joblib import Parallel, delayed
+    from joblib import Parallel, cpu_count, delayed
     from tqdm import tqdm
 
-    jobs = jobs or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
+    jobs = jobs or cpu_count()
     chunks = [people.iloc[start : start + _CHUNK] for start in range(0, len(people), _CHUNK)]
     work = Parallel(n_jobs=min(jobs, max(len(chunks), 1)), return_as="generator")(
         delayed(_render.render)(chunk, size=size) for chunk in chunks
