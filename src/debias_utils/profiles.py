@@ -15,7 +15,7 @@ from tqdm import tqdm
 from . import assets
 from .debias.words import AGE_SETS, GENDER_SETS, RACE_SETS, Sets
 from .errors import check_choice
-from .toonville.elements import element_names
+from .toonville.elements import channels_of_elements, element_names
 from .toonville.instructions import instruction
 from .toonville.people import EVALUATION_SEED, PER_CELL
 from .toonville.train_clip import RHOS, SEEDS, model_name
@@ -138,7 +138,10 @@ class Profile:
         return torch.cat(self.generator.styles(self.generator.mapping(z)), dim=1)
 
     def channel_names(self) -> list[str]:
-        """What to call each of the S style channels: what it draws where that is known, else its layer and number."""
+        """What to call each of the S style channels: what it draws where that is known, else its layer and number.
+
+        Channels of one name draw the same thing together.
+        """
         layers = zip(self.generator.layer_names, self.generator.style_sizes, strict=True)
         names = [f"{layer} {i}" for layer, size in layers for i in range(size)]
         return [self.known_channels.get(i, name) for i, name in enumerate(names)]
@@ -285,7 +288,7 @@ PROFILES: dict[str, dict[str, Any]] = {
             "skin": RACE_SETS["toonville"],
             "age": AGE_SETS["toonville"],
         },
-        "known_channels": dict(enumerate(element_names())),  # b4.conv1 comes first
+        "known_channels": dict(enumerate(np.repeat(element_names(), channels_of_elements()).tolist())),  # b4.conv1 comes first
     },
 }
 

@@ -233,7 +233,7 @@ def test_variants_set_what_they_name(parts, few_steps, tmp_path):
     assert (gradient.loc["identity", "identity"] > gradient.loc["clip", "identity"]).all()
     assert GRADIENT_TEXT in set(found["method"])
     channels = found[found["variant"].str.contains("channels")].set_index("method")["variant"].to_dict()
-    assert channels == {BEFORE: "96 channels", "Orthogonal": "12 channels"}
+    assert channels == {BEFORE: "600 channels", "Orthogonal": "120 channels"}
 
 
 def test_an_instruction_s_curve_has_all_strengths(parts, few_steps, tmp_path):

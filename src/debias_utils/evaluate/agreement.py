@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import time
 from collections.abc import Callable, Sequence
@@ -16,11 +15,11 @@ import torch
 
 from .. import assets
 from ..edit.relevance import channel_statistics, expected_gradient, finite_difference, gradient
+from ..models.share import share_work
 from .grid import folder_of
 from .study import StyleClipStudy
 
 if TYPE_CHECKING:
-    from ..models.stylegan2 import Generator
     from ..profiles import Profile
 
 PUBLISHED, FIVE = "differences, 5 σ, published", "differences, 5 σ, not normalised"
@@ -30,15 +29,16 @@ SWITCH, OTHERS = "switching each channel", "differences, 5 σ, other pictures"
 GRADIENT, ONE_TEXT, PROBES = "gradient", "gradient, one text", "gradient with probes"
 EXPECTED, REGRESSION = "expected gradient", "regression"
 PICTURES, MANY = 32, 256  # for differences and gradients; for the expected gradient
-COPIES = (2, 4, 8, 16)  # how many channels share the work of one, see `share_work`
+COPIES = (1, 4, 8, 16, 24)  # how many channels share the work of one element, see `shared`
 
 
 def relevances(parts: Profile, *, pictures: int = PICTURES, many: int = MANY, progress: bool = True) -> pd.DataFrame:
     """Relevance of every style channel to every occupation, by every way; computed once, then read from the cache.
 
     Returns:
-        Columns way, seconds (for all texts; of "gradient, one text" for one), occupation, channel, relevance. Channels that
-        never change are left out: their relevance is 0.
+        Columns way, seconds (for all texts; of "gradient, one text" for one), occupation, channel, copies, relevance. Of
+        channels that draw the same thing together, which are equal, the first is measured; `copies` tells how many there
+        are. Channels that never change are left out: their relevance is 0.
     """
     path = path_of(parts, pictures=pictures, many=many)
     return assets.cached_table(path, lambda: compute(parts, pictures=pictures, many=many, progress=progress))
@@ -59,112 +59,113 @@ def compute(parts: Profile, *, pictures: int, many: int, progress: bool = True) 
     statistics, deltas = study.statistics, study.deltas
     common = (parts.generator, study.clip.encode_image)
     same, others, more = study.styles[:pictures], study.styles[-pictures:], study.styles[:many]
-    live = statistics.std > 0
+    drawn, _ = pd.factorize(np.array(parts.channel_names()))  # (S,) what each channel draws, as numbers
+    one = torch.from_numpy(~pd.Series(drawn).duplicated().to_numpy()).to(same.device) & (statistics.std > 0)
+    copies = np.bincount(drawn)[drawn[one.cpu().numpy()]]  # (e,) of the elements that change
+    traits = copies > 1
 
     def differences(styles: torch.Tensor, **options: Any) -> torch.Tensor:
-        return deltas @ finite_difference(*common, styles, statistics, channels=live, **options).T
+        return deltas @ finite_difference(*common, styles, statistics, channels=one, **options).T
+
+    def around(step: float) -> torch.Tensor:
+        return differences(same, step=step, around="sample", normalize=False)
 
     ways: dict[str, Callable[[], torch.Tensor]] = {
         ONE_TEXT: lambda: gradient(*common, same, statistics, deltas[:1]),
+        GRADIENT: lambda: gradient(*common, same, statistics, deltas),
+        PROBES: lambda: gradient(*common, same, statistics, deltas, probes=16),
         EXPECTED: lambda: expected_gradient(*common, more, statistics, deltas),
         REGRESSION: lambda: study.relevance(deltas),
-        **{
-            name: partial(differences, same, step=step, around="sample", normalize=False)
-            for step, name in SMALL.items()
-            if name != ONE
-        },
+        **{name: partial(around, step) for step, name in SMALL.items()},
+        PUBLISHED: lambda: differences(same),
         FIVE: lambda: differences(same, normalize=False),
         OTHERS: lambda: differences(others, normalize=False),
-        SWITCH: lambda: differences(same, step=1e3, clamp=True, normalize=False),
     }
-    for copies in (1, *COPIES):
-        ways |= {shared(way, copies): measure for way, measure in _shared_ways(study, same, live, copies).items()}
+    todo: list[tuple[str, int | None, Callable[[], torch.Tensor]]] = [(way, None, measure) for way, measure in ways.items()]
+    for k in COPIES:
+        todo += [(way, k, measure) for way, measure in _ways_where_all_share(study, same, drawn, one, k).items()]
     ways[ONE_TEXT]()  # warm up
-    blocks = []
-    for way, measure in tqdm(ways.items(), desc="relevance", unit="way", disable=not progress):
+    blocks: list[pd.DataFrame] = []
+    uniform: dict[tuple[str, int], tuple[np.ndarray, float]] = {}
+
+    def keep(way: str, values: np.ndarray, seconds: float, channels: np.ndarray) -> None:
+        index = {"occupation": np.repeat(study.jobs[: len(values)], values.shape[1])}
+        index |= {k: np.tile(v, len(values)) for k, v in (("channel", np.flatnonzero(one.cpu())), ("copies", channels))}
+        blocks.append(pd.DataFrame({"way": way, "seconds": seconds, **index, "relevance": values.ravel()}))
+
+    for way, k, measure in tqdm(todo, desc="relevance", unit="way", disable=not progress):
         begin = time.perf_counter()
-        kept = measure()[:, live].cpu().numpy()  # (t, live); a GPU has finished when it is there
+        found = measure()  # (t, S), or (t, e) of the elements that change
+        values = (found[:, one] if k is None else found).cpu().numpy()  # (t, e); a GPU has finished when it is there
         seconds = time.perf_counter() - begin
-        blocks.append(
-            pd.DataFrame(
-                {
-                    "way": way,
-                    "seconds": seconds,
-                    "occupation": np.repeat(study.jobs[: len(kept)], kept.shape[1]),
-                    "channel": np.tile(live.nonzero()[:, 0].cpu().numpy(), len(kept)),
-                    "relevance": kept.ravel(),
-                }
-            )
-        )
+        if k is None or way == SWITCH:
+            keep(way, values, seconds, copies)
+        else:
+            uniform[way, k] = values, seconds
+    for (way, k), (values, seconds) in uniform.items():
+        for items in (False, True):
+            channels = np.where(traits | items, k, 1)
+            keep(shared(way, k, items=items), np.where(channels == k, values, uniform[way, 1][0]), seconds, channels)
     return pd.concat(blocks, ignore_index=True)
 
 
-def shared(way: str, copies: int) -> str:
-    """What `way` is called where several channels share the work of one."""
-    return way if copies == 1 else f"{way}; {copies} channels for one"
+def shared(way: str, copies: int, *, items: bool = False) -> str:
+    """What `way` is called where `copies` channels share the work of each trait, or of everything.
 
-
-def share_work(generator: Generator, copies: int) -> Generator:
-    """A generator of the same pictures in which `copies` equal channels do the work of each that enters the first layer.
-
-    The constant and its kernels are divided by sqrt(copies). As long as all copies have the same style, convolution and
-    demodulation give what they gave; a copy that moves by itself moves the convolution by one part in `copies`, and the
-    demodulation by somewhat more where the step is large.
-
-    Returns:
-        A generator whose first style is that of `generator`, each channel repeated `copies` times.
+    Traits are what several channels draw in the packaged generator, items what one channel draws.
     """
-    finer: Any = copy.deepcopy(generator)
-    first = finer.synthesis.b4
-    layer = first.conv1
-    for module, name, dim, share in (
-        (first, "const", 0, copies**-0.5), (layer, "weight", 1, copies**-0.5), (layer.affine, "weight", 0, 1.0),
-        (layer.affine, "bias", 0, 1.0),
-    ):  # fmt: skip
-        weight = getattr(module, name).detach().repeat_interleave(copies, dim) * share
-        setattr(module, name, torch.nn.Parameter(weight, requires_grad=False))
-    finer.style_sizes[0] *= copies  # the list is the synthesis network's as well
-    return finer
+    return f"{way}; {copies} channel{'s' * (copies > 1)} for each {'element' if items else 'trait'}"
 
 
-def _shared_ways(
-    study: StyleClipStudy, same: torch.Tensor, live: torch.Tensor, copies: int
+def _ways_where_all_share(
+    study: StyleClipStudy, same: torch.Tensor, drawn: np.ndarray, one: torch.Tensor, copies: int
 ) -> dict[str, Callable[[], torch.Tensor]]:
-    """The ways in question where copies share the work, each (t, S): of the first copy, for all are equal.
+    """The ways in question where `copies` channels share the work of each element, (t, e): of the first of them.
 
-    Differences are measured, and timed, for that copy alone: all would take `copies` times as long. Gradients cover all.
+    The others are equal. Differences are measured, and timed, for that channel alone; gradients cover all. What a channel
+    does by itself does not depend on how many share the work of another, so generators that share in other ways are put
+    together from these.
     """
-    common, first = (share_work(study.parts.generator, copies), study.clip.encode_image), study.parts.generator.style_sizes[0]
-
-    def repeat(styles: torch.Tensor) -> torch.Tensor:
-        return torch.cat([styles[:, :first].repeat_interleave(copies, dim=1), styles[:, first:]], dim=1)
-
-    index = repeat(torch.arange(len(live), device=same.device)[None])[0]
-    one = torch.ones_like(index, dtype=torch.bool)
-    one[1:] = index[1:] != index[:-1]  # the first copy of each
-    statistics, styles, deltas = channel_statistics(repeat(study.styles)), repeat(same), study.deltas
+    first = study.parts.generator.style_sizes[0]
+    common = (share_work(study.parts.generator, drawn[:first].tolist(), copies), study.clip.encode_image)
+    work = pd.Series(drawn)
+    index = np.concatenate([np.flatnonzero(~work[:first].duplicated()).repeat(copies), np.arange(first, len(work))])
+    chosen = one[index] & torch.from_numpy(~pd.Series(index).duplicated().to_numpy()).to(one.device)
+    statistics, styles, deltas = channel_statistics(study.styles[:, index]), same[:, index], study.deltas
 
     def differences(**options: Any) -> torch.Tensor:
-        return (deltas @ finite_difference(*common, styles, statistics, channels=one & live[index], **options).T)[:, one]
+        return (deltas @ finite_difference(*common, styles, statistics, channels=chosen, **options).T)[:, chosen]
 
-    return {
-        GRADIENT: lambda: gradient(*common, styles, statistics, deltas)[:, one],
-        PROBES: lambda: gradient(*common, styles, statistics, deltas, probes=16)[:, one],
+    ways: dict[str, Callable[[], torch.Tensor]] = {
+        GRADIENT: lambda: gradient(*common, styles, statistics, deltas)[:, chosen],
+        PROBES: lambda: gradient(*common, styles, statistics, deltas, probes=16)[:, chosen],
         ONE: lambda: differences(step=1, around="sample", normalize=False),
         PUBLISHED: differences,
     }
+    whole: dict[str, Callable[[], torch.Tensor]] = {SWITCH: lambda: differences(step=1e3, clamp=True, normalize=False)}
+    return ways | whole if copies == 1 else ways
 
 
-def spearman(table: pd.DataFrame, one: str, other: str) -> np.ndarray:
-    """Rank correlation of two ways over the channels, (occupations,)."""
+def spearman(
+    table: pd.DataFrame, one: str, other: str, *, each_once: bool = False, of: Sequence[bool] | None = None
+) -> np.ndarray:
+    """Rank correlation of two ways over the channels, (occupations,).
+
+    Args:
+        table: of `relevances`. one, other: ways; how many channels draw an element is as for `one`.
+        each_once: count each element once, however many channels draw it.
+        of: (elements,) over which of them; default all.
+    """
     from scipy.stats import spearmanr
 
     a, b = (_matrix(table, way) for way in (one, other))
-    return np.array([spearmanr(x, y).statistic for x, y in zip(a, b, strict=True)])
+    counts = np.ones(a.shape[1], int) if each_once else _first(table, one)["copies"].to_numpy()
+    index = np.repeat(np.arange(a.shape[1]), counts if of is None else counts * np.asarray(of))
+    return np.array([spearmanr(x[index], y[index]).statistic for x, y in zip(a, b, strict=True)])
 
 
 def own_elements(table: pd.DataFrame, way: str, names: Sequence[str], *, count: int = 4) -> float:
-    """How many of an occupation's elements are among its `count` most relevant channels, mean over occupations.
+    """How many of an occupation's elements are among its `count` most relevant elements, mean over occupations.
 
     Args:
         names: what each channel draws (`Profile.channel_names`), "headgear: nurse" for an element of the nurse's.
@@ -176,12 +177,21 @@ def own_elements(table: pd.DataFrame, way: str, names: Sequence[str], *, count: 
     return float(np.mean(found))
 
 
-def matrix(table: pd.DataFrame, way: str, *, channels: int) -> torch.Tensor:
-    """(occupations, channels) relevance by one way, 0 for channels that never change, as `styleclip.direction` takes it."""
+def matrix(table: pd.DataFrame, way: str, *, names: Sequence[str]) -> torch.Tensor:
+    """(occupations, S) relevance by one way, 0 for channels that never change, as `styleclip.direction` takes it.
+
+    Args:
+        names: what each of the S channels draws (`Profile.channel_names`); those of one name have the same relevance.
+    """
+    by_name = {names[channel]: column for column, channel in enumerate(_first(table, way)["channel"])}
+    values = np.pad(_matrix(table, way), ((0, 0), (0, 1)))  # the last column is 0
+    return torch.from_numpy(values[:, [by_name.get(name, -1) for name in names]]).float()
+
+
+def _first(table: pd.DataFrame, way: str) -> pd.DataFrame:
+    """What stands in the table of the first occupation: one row for each element."""
     block = table[table["way"] == way]
-    full = torch.zeros(block["occupation"].nunique(), channels)
-    full[:, torch.as_tensor(block["channel"].unique().tolist())] = torch.from_numpy(_matrix(table, way)).float()
-    return full
+    return block[block["occupation"] == block["occupation"].iloc[0]]
 
 
 def _matrix(table: pd.DataFrame, way: str) -> np.ndarray:

@@ -51,7 +51,7 @@ TEXT_PEOPLE = 12  # of variants of the text-based method, with InstructPix2Pix; 
 PAPERS_STEPS = "the paper's steps"  # a variant
 PUBLISHED_STEPS = {STYLECLIP: 100, INSTRUCT: INSTRUCT_STEPS}  # of Adam, by the paper
 CHUNK = 120  # edits in a cell, about
-ORTHOGONAL_CHANNELS = 96  # a few channels cannot be orthogonal to nearly as many protected directions and still be the edit
+ORTHOGONAL_CHANNELS = 600  # a few channels cannot be orthogonal to nearly as many protected directions and still be the edit
 OPTIMISER: dict[str, dict[str, Any]] = {  # fewer steps than published, to save time: see the ablations
     STYLECLIP: {"betas": BETAS, "steps": STEPS, "lr": 0.1},
     INSTRUCT: {"betas": BETAS, "steps": 6, "lr": 0.1, "k": LAST},

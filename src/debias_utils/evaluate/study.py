@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 PROTECTED = ("gender", "skin")  # what text-based debiasing takes out, as in the paper
 BETAS = {"clip": 1.0, "identity": 3.0, "perceptual": 10.0}
-CHANNELS, ALPHA = 12, 3.0  # of the edits that are debiased: the chapters show what other choices do
+CHANNELS, ALPHA = 120, 3.0  # of the edits that are debiased: the chapters show what other choices do
 STEPS = 20
 NEUTRAL = "person"
 

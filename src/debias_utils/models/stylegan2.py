@@ -152,25 +152,25 @@ class Block(nn.Module):
     def __init__(self, inputs: int, outputs: int, w_dim: int, resolution: int, *, clamp: float | None):
         super().__init__()
         if resolution == 4:
-            self.const = nn.Parameter(torch.randn(outputs, 4, 4))
+            self.const = nn.Parameter(torch.randn(inputs, 4, 4))
         else:
             self.conv0 = Conv(inputs, outputs, w_dim, resolution, up=True, clamp=clamp)
         self.register_buffer("resample_filter", _low_pass())
-        self.conv1 = Conv(outputs, outputs, w_dim, resolution, up=False, clamp=clamp)
+        self.conv1 = Conv(inputs if resolution == 4 else outputs, outputs, w_dim, resolution, up=False, clamp=clamp)
         self.torgb = ToRGB(outputs, w_dim, clamp=clamp)
 
 
 class Synthesis(nn.Module):
     """styles -> images: what `Generator.synthesis` calls."""
 
-    def __init__(self, w_dim: int, channels: Sequence[int], *, clamp: float | None):
+    def __init__(self, w_dim: int, const_channels: int, channels: Sequence[int], *, clamp: float | None):
         super().__init__()
         layers: dict[str, int] = {}  # name: channels that it takes in
-        for i, (inputs, outputs) in enumerate(zip([channels[0], *channels], channels, strict=False)):
+        for i, (inputs, outputs) in enumerate(zip([const_channels, *channels], channels, strict=False)):
             name = f"b{4 * 2**i}"
             self.add_module(name, Block(inputs, outputs, w_dim, 4 * 2**i, clamp=clamp))
             layers |= {f"{name}.conv0": inputs} if i else {}
-            layers |= {f"{name}.conv1": outputs, f"{name}.torgb": outputs}
+            layers |= {f"{name}.conv1": outputs if i else inputs, f"{name}.torgb": outputs}
         self.layer_names, self.style_sizes = list(layers), list(layers.values())
 
     def forward(self, styles: Sequence[Tensor], *, start: int = 0, state: State | None = None) -> Tensor:
@@ -239,6 +239,7 @@ class Generator(nn.Module):
         z_dim, w_dim: lengths of z and w. mapping_layers: fully connected layers from z to w.
         resolution: side of the picture, 4, 8, 16, ...
         channels: of the blocks of 4, 8, 16, ... pixels, log2(resolution) - 1 numbers.
+        const_channels: of the constant that enters the first layer; None, as in the official networks, for channels[0].
         conv_clamp: bound on the absolute output of every layer; None for no bound.
         seed: of the initial weights and the constant noise: standard normal, biases of the styles 1, other biases, the
             noise's strengths and w_avg 0 (Karras et al. 2020).
@@ -259,11 +260,13 @@ class Generator(nn.Module):
         mapping_layers: int,
         resolution: int,
         channels: Sequence[int],
+        const_channels: int | None = None,
         conv_clamp: float | None = None,
         seed: int = 0,
     ):
         super().__init__()
         sizes = {"z_dim": z_dim, "w_dim": w_dim, "mapping_layers": mapping_layers}
+        sizes |= {} if const_channels is None else {"const_channels": const_channels}
         for name, value in [*sizes.items(), *(("number of channels", c) for c in channels)]:
             check_positive(name, value)
         if not channels or resolution != 4 * 2 ** (len(channels) - 1):
@@ -273,7 +276,7 @@ class Generator(nn.Module):
         self.resolution, self.w_dim, self.num_ws = resolution, w_dim, 2 * len(channels)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.synthesis = Synthesis(w_dim, channels, clamp=conv_clamp)
+            self.synthesis = Synthesis(w_dim, const_channels or channels[0], channels, clamp=conv_clamp)
             self.mapping = MappingNetwork(z_dim, w_dim, mapping_layers, self.num_ws)
         self.layer_names, self.style_sizes = self.synthesis.layer_names, self.synthesis.style_sizes
         self.is_torgb = [name.endswith("torgb") for name in self.layer_names]
@@ -301,6 +304,7 @@ class Generator(nn.Module):
             mapping_layers=1 + max(_numbers(r"mapping\.fc(\d+)\.", state)),
             resolution=blocks[-1],
             channels=channels,
+            const_channels=_size(state, "synthesis.b4.const", 0, of=3),
             conv_clamp=conv_clamp,
         )
         expected = generator.state_dict()

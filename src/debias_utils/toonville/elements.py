@@ -1,8 +1,9 @@
 """Toonville's people as lists of drawn elements: one coordinate for everything that a picture can show or not show.
 
 An element is a skin tone, a beard's shape, the plumber's cap, ...; it is on (1) or off (0). This is the latent space of the
-mini generator: its StyleSpace has one channel for each element, as single channels of the StyleGAN2 of faces were found to
-control single things (Wu, Lischinski and Shechtman 2021). There it was learned; here it is built in.
+mini generator. Its StyleSpace has channels for each element, as single channels of the StyleGAN2 of faces were found to
+control single things (Wu, Lischinski and Shechtman 2021). There it was learned; here it is built in: one channel draws an
+item of an occupation, `TRAIT_CHANNELS` equal ones share the work of a trait.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ _COLUMNS = {  # what shows when nothing stands in front of it; "" is never an el
 }
 _SWITCHES = ("lips", "earrings", "streaks", "wrinkles", "blush", "glasses", "tool_left")
 _COVERED_BY = {"mouth": "lips", "everyday_clothes": "clothing", "everyday_color": "clothing", "plain_background": "background"}
+
+# Style channels of the mini generator for each trait, that is, for each element that belongs to no occupation. Our choice: what
+# it decides is the subject of the chapter on editing with a sentence.
+TRAIT_CHANNELS = 24
 
 # (column, value) of every element, in the order of the coordinates; the switches have the value True
 ELEMENTS: tuple[tuple[str, object], ...] = (
@@ -62,3 +67,11 @@ def to_elements(people: pd.DataFrame, *, covered: bool = False) -> np.ndarray:
             there[:, GROUPS[column]] &= ~people[cover].astype(bool).to_numpy()[:, None]
         there[:, GROUPS["tool_left"]] &= people["tool"].astype(bool).to_numpy()[:, None]
     return there.astype(np.float32)
+
+
+def channels_of_elements() -> list[int]:
+    """How many style channels of the mini generator's first layer draw each element, in the order of the coordinates.
+
+    The channels of the first element come first, then those of the second, ...
+    """
+    return [1 if column in PARTS else TRAIT_CHANNELS for column, _ in ELEMENTS]

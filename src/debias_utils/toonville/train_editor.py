@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import data, people
-from .elements import ELEMENTS, to_elements
+from .elements import ELEMENTS, channels_of_elements, to_elements
 
 CHANNELS = (128, 96, 64, 32, 16)  # of the blocks of 4, 8, 16, 32, 64 pixels
 EMA = 0.999
@@ -50,8 +50,8 @@ def train_inverter(out: Path, *, count: int = 20_000, steps: int = 1_500, batch:
 def new_generator(*, seed: int) -> Any:
     """A StyleGAN2 whose first convolution has one style channel for each drawn element, and whose other styles are fixed.
 
-    z passes the mapping unchanged (see `models.inverter.elements_to_z`). Affine maps are not trained, but for the
-    biases of the layers that no element drives.
+    That is how it is trained; `shared_out` makes the one that is kept. z passes the mapping unchanged (see
+    `models.inverter.elements_to_z`). Affine maps are not trained, but for the biases of the layers that no element drives.
     """
     import torch
 
@@ -73,6 +73,14 @@ def new_generator(*, seed: int) -> Any:
         if name.endswith(("affine.weight", "noise_strength")) or name == "synthesis.b4.conv1.affine.bias":
             value.requires_grad_(False)
     return generator
+
+
+def shared_out(generator: Any) -> Any:
+    """The same pictures with as many style channels for each element as `elements.channels_of_elements` says."""
+    from ..models.share import share_work
+
+    first = generator.style_sizes[0]
+    return share_work(generator, range(first), channels_of_elements() + [1] * (first - len(ELEMENTS)))
 
 
 def train_generator(out: Path, *, count: int = 20_000, steps: int = 16_000, batch: int = 8, seed: int = 0) -> None:
@@ -109,7 +117,7 @@ def train_generator(out: Path, *, count: int = 20_000, steps: int = 16_000, batc
 
     def save() -> None:
         average.mapping.w_avg.copy_(average.mapping(elements_to_z(bare))[:, 0].mean(dim=0))
-        save_half(average.state_dict(), out / "toonville-generator" / "model.safetensors")
+        save_half(shared_out(average).state_dict(), out / "toonville-generator" / "model.safetensors")
 
     taken = itertools.count(1)
 
