@@ -5,7 +5,7 @@ import torch
 
 from debias_utils import load_profile, toonville
 from debias_utils.toonville.card_judges import by_group, right_answers, verification
-from debias_utils.toonville.elements import element_names
+from debias_utils.toonville.elements import channels_of_elements, element_names
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +32,23 @@ def test_samples_are_seeded_people(parts):
 
 def test_channels_are_called_by_what_they_draw(parts):
     names = parts.channel_names()
-    assert names[: len(element_names())] == element_names()
-    assert len(set(names)) == len(names)
+    assert list(dict.fromkeys(names))[: len(element_names())] == element_names()
+    counts = [names.count(name) for name in element_names()]
+    assert counts == channels_of_elements()
+    others = [name for name in names if name not in element_names()]
+    assert len(set(others)) == len(others) == len(names) - sum(counts)
+
+
+def test_channels_of_one_name_are_equal(parts):
+    names, block = parts.channel_names(), parts.generator.synthesis.b4
+    for name in ("skin: dark", "plain background: #e3e3e3", "tool left"):
+        first, *others = (i for i, n in enumerate(names) if n == name)
+        assert others
+        for i in others:
+            assert torch.equal(block.const[i], block.const[first])
+            assert torch.equal(block.conv1.weight[:, i], block.conv1.weight[:, first])
+    styles = parts.sample_styles(8, seed=5)
+    assert torch.equal(styles[:, names.index("skin: tan")], styles[:, names.index("skin: tan") + 1])
 
 
 def test_drawing_keeps_the_shape_of_a_grid(parts):

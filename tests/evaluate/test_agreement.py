@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 from debias_utils import load_profile
+from debias_utils.edit.relevance import channel_statistics, finite_difference
 from debias_utils.evaluate import agreement
+from debias_utils.toonville.elements import TRAIT_CHANNELS
 
 
 @pytest.fixture(scope="module")
@@ -41,42 +44,62 @@ def test_finite_steps_and_regression_find_an_occupations_elements_where_gradient
 def test_the_matrix_is_what_was_measured(measured):
     parts, table = measured
     names = parts.channel_names()
-    full = agreement.matrix(table, agreement.REGRESSION, channels=len(names))
+    full = agreement.matrix(table, agreement.REGRESSION, names=names)
     assert full.shape == (14, len(names))
     row = table[table["way"] == agreement.REGRESSION].iloc[130]
     jobs = table["occupation"].unique()
     assert full[list(jobs).index(row["occupation"]), row["channel"]].item() == pytest.approx(row["relevance"])
-    assert int((full != 0).any(dim=0).sum()) == table["channel"].nunique()
-    assert torch.equal(full, agreement.matrix(table, agreement.REGRESSION, channels=len(names)))
+    assert int((full != 0).any(dim=0).sum()) == table[table["way"] == agreement.REGRESSION]["copies"].sum() / 14
+    assert torch.equal(full, agreement.matrix(table, agreement.REGRESSION, names=names))
 
 
-def test_sharing_a_channels_work_draws_the_same_pictures_and_a_copy_moves_its_part():
-    parts = load_profile("mini", device="cpu")
-    generator = parts.generator
-    finer, first = agreement.share_work(generator, 4), generator.style_sizes[0]
-    assert finer.style_sizes == [4 * first, *generator.style_sizes[1:]]
-    assert generator.style_sizes[0] == first  # a copy was changed
-    styles = generator.split(parts.sample_styles(3, seed=1))
+def test_what_is_counted_decides_the_agreement(measured):
+    parts, table = measured
+    names, pair = parts.channel_names(), (agreement.GRADIENT, agreement.PUBLISHED)
+    first = table[(table["way"] == agreement.GRADIENT) & (table["occupation"] == table["occupation"].iloc[0])]
+    live = first["channel"].to_numpy()
+    assert first["copies"].tolist() == [names.count(names[channel]) for channel in live]
+    a, b = (agreement.matrix(table, way, names=names)[0].numpy() for way in pair)
+    every = np.isin(names, [names[channel] for channel in live])
+    items = first["copies"].to_numpy() == 1
+    for over, options in ((every, {}), (live, {"each_once": True}), (live[items], {"of": items})):
+        assert agreement.spearman(table, *pair, **options)[0] == pytest.approx(spearmanr(a[over], b[over]).statistic)
 
-    def draw(moved):
-        return finer.synthesis([styles[0].repeat_interleave(4, dim=1) + moved, *styles[1:]])
 
-    with torch.no_grad():
-        before = generator.synthesis(styles)
-        assert torch.allclose(draw(0), before, atol=1e-4)
-        step = torch.zeros(4 * first)
-        step[4 * 7] = 1e-2  # one of four
-        whole = [styles[0] + step[::4] / 4, *styles[1:]]
-        assert torch.allclose(draw(step) - before, generator.synthesis(whole) - before, atol=2e-4)
-        assert (draw(step) - before).abs().max() > 1e-3
+def test_as_many_channels_as_packaged_give_what_was_measured_on_the_packaged(measured):
+    _, table = measured
+    many = max(agreement.COPIES)
+    assert many == table["copies"].max() == TRAIT_CHANNELS
+    for way in (agreement.GRADIENT, agreement.PROBES, agreement.ONE, agreement.PUBLISHED):
+        a, b = (table[table["way"] == w]["relevance"].to_numpy() for w in (way, agreement.shared(way, many)))
+        assert np.allclose(a, b, atol=1e-3 * np.abs(a).max()), way
+
+
+def test_equal_channels_have_the_same_relevance(measured):
+    parts, _ = measured
+    names, styles = parts.channel_names(), parts.sample_styles(64, seed=1)
+    statistics, encode = channel_statistics(styles), parts.clip().encode_image
+    some = torch.zeros(len(names), dtype=torch.bool)
+    first = names.index("glasses")
+    some[[first, first + 1]] = True
+    for options in ({}, {"step": 1, "around": "sample", "normalize": False}):
+        moved = finite_difference(parts.generator, encode, styles[:2], statistics, channels=some, **options)
+        assert torch.allclose(moved[first], moved[first + 1], atol=1e-3 * float(moved[first].abs().max()))
+        assert moved[first].norm() > 0
 
 
 def test_gradients_agree_with_the_published_differences_where_channels_share_the_work(measured):
-    _, table = measured
-    small, published = (
-        [np.median(agreement.spearman(table, *(agreement.shared(way, k) for way in pair))) for k in (1, *agreement.COPIES)]
-        for pair in ((agreement.GRADIENT, agreement.ONE), (agreement.PROBES, agreement.PUBLISHED))
-    )
-    eight = (1, *agreement.COPIES).index(8)
-    assert small[eight] > 0.97
-    assert published[0] < 0.6 < 0.8 < published[eight]  # two pictures; with 32 it is 0.64 and 0.96
+    parts, table = measured
+
+    def median(way, other, copies, items=False):
+        return np.median(agreement.spearman(table, *(agreement.shared(w, copies, items=items) for w in (way, other))))
+
+    small, large = (agreement.GRADIENT, agreement.ONE), (agreement.PROBES, agreement.PUBLISHED)
+    many = max(agreement.COPIES)
+    assert median(*small, 1) < 0.9 < 0.95 < median(*small, many) < median(*small, many, items=True)  # two pictures
+    assert median(*large, 1) < 0.7 < 0.85 < median(*large, many)
+    found = [
+        agreement.own_elements(table, agreement.shared(agreement.PUBLISHED, many, items=items), parts.channel_names())
+        for items in (False, True)
+    ]
+    assert found[0] > 2 > found[1]

@@ -347,6 +347,17 @@ def test_state_dict_round_trip(tiny, dtype):
     assert again.mapping.w_avg.dtype == dtype
 
 
+def test_the_constant_may_have_other_channels_than_the_first_block():
+    wide = Generator(**TINY, const_channels=6)
+    assert wide.style_sizes == [6, *Generator(**TINY).style_sizes[1:]]
+    again = Generator.from_state_dict(wide.state_dict())
+    styles = again.styles(again.mapping(seeded(2, 5)))
+    assert styles[0].shape == (2, 6)
+    assert torch.equal(again.synthesis(styles), wide.synthesis(wide.styles(wide.mapping(seeded(2, 5)))))
+    with pytest.raises(ValueError, match="const_channels must be a whole number of at least 1, got 0"):
+        Generator(**TINY, const_channels=0)
+
+
 def test_arrays_and_half_precision_are_loaded_as_float32(tiny):
     state = {name: value.half().numpy() for name, value in tiny.state_dict().items()}
     again = Generator.from_state_dict(state)
@@ -378,7 +389,11 @@ def test_loaded_weights_do_not_alias_the_state(tiny):
         ),
         (lambda s: s.update({"mapping.embed.weight": torch.zeros(4, 2)}), "'mapping.embed.weight': expected no such key"),
         (lambda s: s.update({"synthesis.b16.torgb.bias": torch.zeros(3)}), "'synthesis.b16.conv1.weight': .* found nothing"),
-        (lambda s: s.update({"synthesis.b4.const": [1.0]}), r"'synthesis.b4.const': expected shape \(4, 4, 4\), found list"),
+        (lambda s: s.update({"synthesis.b4.const": [1.0]}), "'synthesis.b4.const': expected 3 dimensions, found list"),
+        (
+            lambda s: s.update({"synthesis.b4.const": torch.zeros(5, 4, 4)}),
+            r"'synthesis.b4.conv1.weight': expected shape \(4, 5, 3, 3\), found shape \(4, 4, 3, 3\)",
+        ),
         (lambda s: (s.pop("mapping.fc1.bias"), s.pop("synthesis.b8.torgb.bias")), "'synthesis.b8.torgb.bias'"),
         (lambda s: (s.clear(), s.update({"layer1.0.weight": torch.zeros(2)})), "the first of 1 keys is 'layer1.0.weight'"),
         (lambda s: s.clear(), "the first of 0 keys is None"),

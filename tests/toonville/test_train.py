@@ -7,7 +7,7 @@ from safetensors.numpy import load_file
 
 from debias_utils.models.clip import Clip
 from debias_utils.toonville import balanced, pictures, to_tensor, train, train_clip, train_editor, training
-from debias_utils.toonville.elements import ELEMENTS, GROUPS
+from debias_utils.toonville.elements import ELEMENTS, GROUPS, TRAIT_CHANNELS, channels_of_elements
 from debias_utils.toonville.people import add_stereotype
 
 NAME = "toonville-vit-rho0.9-seed0"
@@ -72,3 +72,15 @@ def test_one_style_channel_follows_each_element():
     none, seven, cap = torch.cat(generator.styles(generator.mapping(elements_to_z(on))), dim=1)
     assert torch.allclose(seven - none, torch.nn.functional.one_hot(torch.tensor(7), len(none)).float(), atol=1e-5)
     assert int((cap - none).abs().argmax()) == GROUPS["headgear"][0]
+
+
+def test_the_generator_that_is_kept_shares_the_work_of_traits():
+    generator = train_editor.new_generator(seed=0)
+    shared = train_editor.shared_out(generator)
+    spare = generator.style_sizes[0] - len(ELEMENTS)
+    counts = channels_of_elements()
+    assert shared.style_sizes[0] == sum(counts) + spare
+    assert {counts[i] for i in GROUPS["headgear"]} == {1}
+    assert {counts[i] for i in GROUPS["skin"]} == {TRAIT_CHANNELS}
+    ws = generator.mapping(torch.randn(2, generator.mapping.z_dim, generator=torch.Generator().manual_seed(0)))
+    assert torch.allclose(shared.synthesis(shared.styles(ws)), generator.synthesis(generator.styles(ws)), atol=1e-4)

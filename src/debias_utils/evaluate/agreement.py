@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PUBLISHED, FIVE = "differences, 5 σ, published", "differences, 5 σ, not normalised"
 SMALL = {step: f"differences, {step:g} σ" for step in (0.25, 0.5, 1.0, 2.0)}  # around the pictures' own styles
 ONE = SMALL[1.0]
-SWITCH, OTHERS = "switching each channel", "differences, 5 σ, other pictures"
+SWITCH, OTHERS = "switching each element", "differences, 5 σ, other pictures"
 GRADIENT, ONE_TEXT, PROBES = "gradient", "gradient, one text", "gradient with probes"
 EXPECTED, REGRESSION = "expected gradient", "regression"
 PICTURES, MANY = 32, 256  # for differences and gradients; for the expected gradient

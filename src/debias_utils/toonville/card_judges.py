@@ -12,6 +12,7 @@ from ..models.identity import IdentityEmbedder
 from ..profiles import load_profile
 from . import data
 from . import people as _people
+from .elements import TRAIT_CHANNELS
 from .occupations import EVERYDAY, OCCUPATIONS
 
 _TEXT = """# Model card: the judges and the generator of Toonville
@@ -28,7 +29,8 @@ drawing choices. Apache-2.0; the drawings contain a remix of "ToonHead" by Johan
   face in two outfits against other faces (NT-Xent). {identity_mb:.1f} MB.
 - **toonville-inverter** reads the drawn elements off a picture; its feature maps also make the perceptual distance.
   {inverter_mb:.1f} MB.
-- **toonville-generator** is a StyleGAN2 that was told what to draw: L1 and perceptual distance. {generator_mb:.1f} MB.
+- **toonville-generator** is a StyleGAN2 that was told what to draw: L1 and perceptual distance. An item of an occupation is one
+  style channel, {trait_channels} equal ones share the work of every other element. {generator_mb:.1f} MB.
 
 ## Attribute classifier: accuracy by group, n = {n:,}
 
@@ -126,6 +128,7 @@ def write_card() -> str:
         attributes=markdown(by_group(on_pictures, people)),
         identity=markdown(verified),
         redrawn=markdown(kept),
+        trait_channels=TRAIT_CHANNELS,
         **size,
     )
     (assets.WEIGHTS / "CARD_JUDGES.md").write_text(card, "utf-8")
