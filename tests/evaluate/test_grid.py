@@ -171,8 +171,11 @@ def test_chunks_give_the_same_rows(parts, computed, few_steps, tmp_path):
     one = grid.rows(parts, "table", folder=tmp_path, chunk=2, progress=False, **SOME)
     index = ["editor", "rho", "method", "occupation", "person"]
     left, right = (t.set_index(index).sort_index() for t in (one, computed))
+    optimised = left.index.get_level_values("method") == GRADIENT
     for column in ("gender_shift", "skin_shift", "age_shift", "occupation_score", "identity"):
-        np.testing.assert_allclose(left[column], right[column], atol=1e-5, err_msg=column)
+        np.testing.assert_allclose(left[column][~optimised], right[column][~optimised], atol=1e-5, err_msg=column)
+        # Adam divides a gradient by its own size: where it is nearly 0, the rounding of another batch size shows
+        np.testing.assert_allclose(left[column][optimised], right[column][optimised], atol=1e-3, err_msg=column)
 
 
 def test_repetitions_that_do_not_begin_with_the_first(parts):
