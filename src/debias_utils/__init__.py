@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["load_profile"]
+SUBMODULES = ("assets", "debias", "discover", "edit", "errors", "evaluate", "metrics", "models", "profiles", "show", "toonville")
 
 
 def load_profile(name: str = "mini", *, device: str = "auto", seed: int = 0) -> Profile:
@@ -22,6 +23,6 @@ def __getattr__(name: str) -> Any:
     """Import submodules on first use: `debias_utils.metrics` works after a plain `import debias_utils`."""
     import importlib
 
-    if name in {"assets", "debias", "discover", "edit", "errors", "metrics", "models", "profiles", "show", "toonville"}:
+    if name in SUBMODULES:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -30,16 +30,32 @@ GRADIENT, ONE_TEXT, PROBES = "gradient", "gradient, one text", "gradient with pr
 EXPECTED, REGRESSION = "expected gradient", "regression"
 PICTURES, MANY = 32, 256  # for differences and gradients; for the expected gradient
 COPIES = (1, 4, 8, 16, 24)  # how many channels share the work of one element, see `shared`
+Measured = tuple[str, int | None]  # a way, and how many channels share; None: as in the packaged generator
+WAYS: tuple[Measured, ...] = (
+    *((way, None) for way in (ONE_TEXT, GRADIENT, PROBES, EXPECTED, REGRESSION, *SMALL.values(), PUBLISHED, FIVE, OTHERS)),
+    *((way, k) for k in COPIES for way in (GRADIENT, PROBES, ONE, PUBLISHED)),
+    (SWITCH, 1),
+)
 
 
 def relevances(parts: Profile, *, pictures: int = PICTURES, many: int = MANY, progress: bool = True) -> pd.DataFrame:
-    """Relevance of every style channel to every occupation, by every way; computed once, then read from the cache.
+    """Relevance of every style channel to every occupation, by every way: as released, see `prove`, or computed once and kept.
 
     Returns:
         Columns way, seconds (for all texts; of "gradient, one text" for one), occupation, channel, copies, relevance. Of
         channels that draw the same thing together, which are equal, the first is measured; `copies` tells how many there
         are. Channels that never change are left out: their relevance is 0.
     """
+    if (parts.name, parts.seed, pictures, many) == ("mini", 0, PICTURES, MANY):
+        from . import prove, release  # these need this module
+
+        prove.ensure(parts, "relevance", progress=progress)
+        return release.read("relevance")
+    return computed(parts, pictures=pictures, many=many, progress=progress)
+
+
+def computed(parts: Profile, *, pictures: int = PICTURES, many: int = MANY, progress: bool = True) -> pd.DataFrame:
+    """The table of `relevances`, computed now or by an earlier run."""
     path = path_of(parts, pictures=pictures, many=many)
     return assets.cached_table(path, lambda: compute(parts, pictures=pictures, many=many, progress=progress))
 
@@ -51,8 +67,20 @@ def path_of(parts: Profile, *, pictures: int = PICTURES, many: int = MANY) -> Pa
     return folder.with_name(f"{folder.name}-relevances-{code}-{pictures}-{many}.parquet")
 
 
-def compute(parts: Profile, *, pictures: int, many: int, progress: bool = True) -> pd.DataFrame:
-    """The table of `relevances`, computed now."""
+def compute(
+    parts: Profile,
+    *,
+    pictures: int = PICTURES,
+    many: int = MANY,
+    only: Sequence[Measured] | None = None,
+    elements: Sequence[int] | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """The table of `relevances`, computed now.
+
+    only: ways to measure, of `WAYS`; where channels share, one channel for each element must be among them. elements: of some
+    elements alone, by their place among those that change.
+    """
     from tqdm import tqdm
 
     study = StyleClipStudy(parts, people=1)
@@ -61,6 +89,9 @@ def compute(parts: Profile, *, pictures: int, many: int, progress: bool = True) 
     same, others, more = study.styles[:pictures], study.styles[-pictures:], study.styles[:many]
     drawn, _ = pd.factorize(np.array(parts.channel_names()))  # (S,) what each channel draws, as numbers
     one = torch.from_numpy(~pd.Series(drawn).duplicated().to_numpy()).to(same.device) & (statistics.std > 0)
+    if elements is not None:
+        some = one.nonzero()[list(elements), 0]
+        one = torch.zeros_like(one).index_fill(0, some, True)
     copies = np.bincount(drawn)[drawn[one.cpu().numpy()]]  # (e,) of the elements that change
     traits = copies > 1
 
@@ -84,6 +115,7 @@ def compute(parts: Profile, *, pictures: int, many: int, progress: bool = True) 
     todo: list[tuple[str, int | None, Callable[[], torch.Tensor]]] = [(way, None, measure) for way, measure in ways.items()]
     for k in COPIES:
         todo += [(way, k, measure) for way, measure in _ways_where_all_share(study, same, drawn, one, k).items()]
+    todo = [(way, k, measure) for way, k, measure in todo if only is None or (way, k) in only]
     ways[ONE_TEXT]()  # warm up
     blocks: list[pd.DataFrame] = []
     uniform: dict[tuple[str, int], tuple[np.ndarray, float]] = {}

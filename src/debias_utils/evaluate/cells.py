@@ -7,17 +7,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
 from .. import assets
 from ..edit.styleclip import text_delta
+from ..errors import check_choice
 from ..profiles import load_profile
 from .instruct_study import InstructStudy
 from .judge import ATTRIBUTES, judge
 from .names import GRADIENT, GRADIENT_TEXT, ORACLE, ORTHOGONAL, STYLECLIP, TEXT
-from .provenance import check_same
-from .study import StyleClipStudy, likeness
+from .provenance import check_same, code_hash, libraries, machine
+from .study import REGRESSION, StyleClipStudy, likeness
 
 NUMBERS = (*(f"{a}_shift" for a in ATTRIBUTES), "occupation_score", "identity", "perceptual", "clip_score")  # all finite
 
@@ -30,19 +32,21 @@ def compute(
     """The rows of a cell.
 
     Args:
-        cell: see `grid.cells`. profile, base_seed, device: as `load_profile` takes them. code, weights: what the caller has;
-            None asks for nothing.
+        cell: see `grid.cells`; with "who", a list of some of its people's numbers, for these alone. profile, base_seed,
+            device: as `load_profile` takes them. code, weights: what the caller has; None asks for nothing.
 
     Returns:
         The columns of `judge.judge`, and editor, rho, seed, method, variant, strength (NaN for the oracle), options (all
-        settings, as JSON), profile, base_seed, device and weights (`assets.weights_hash`).
+        settings, as JSON), profile, base_seed, and what computed the row: device, machine, threads, libraries (JSON), code and
+        weights (hashes).
 
     Raises:
         RuntimeError: other code or weights here than the caller has.
     """
     check_same(code=code, weights=weights)
-    editor, m, jobs, strengths = cell["editor"], cell["people"], cell["occupations"], cell["strengths"]
-    study = _study(profile, base_seed, device, editor, cell["rho"], cell["seed"], cell["of"])
+    editor, jobs, strengths = cell["editor"], cell["occupations"], cell["strengths"]
+    who = list(cell.get("who", range(cell["people"])))
+    study, m = _study(profile, base_seed, device, editor, cell["rho"], cell["seed"], cell["of"]).only(who), len(who)
     parts = study.parts
     options = {"attributes": parts.attributes, **likeness(parts, study.clip)}
     named = {
@@ -51,16 +55,25 @@ def compute(
         "profile": profile,
         "base_seed": base_seed,
         "device": parts.device,
+        "machine": machine(parts.device),
+        "threads": torch.get_num_threads(),
+        "libraries": json.dumps(libraries(), sort_keys=True),
+        "code": code_hash(),
         "weights": assets.weights_hash(),
     }
     if cell["method"] == ORACLE:
-        people = study.people.head(m)
-        after = torch.stack([parts.dressed(people, job, seed=cell["seed"]) for job in jobs])
-        return judge(parts.portraits(people), after, jobs, **options).assign(**named, strength=float("nan"))
+        after = torch.stack([parts.dressed(study.people, job, seed=cell["seed"]) for job in jobs])
+        rows = judge(parts.portraits(study.people), after, jobs, **options).assign(**named, strength=float("nan"))
+        return _numbered(rows, who)
     at = [study.jobs.index(job) for job in jobs]
     edited = (_styleclip if editor == STYLECLIP else _instruct)(study, cell["method"], at, m, strengths, **cell["options"])
-    blocks = [judge(study.originals[:m], pictures, jobs, **options).assign(**named, strength=s) for s, pictures in edited]
-    return pd.concat(blocks, ignore_index=True)
+    blocks = [judge(study.originals, pictures, jobs, **options).assign(**named, strength=s) for s, pictures in edited]
+    return _numbered(pd.concat(blocks, ignore_index=True), who)
+
+
+def _numbered(rows: pd.DataFrame, who: Sequence[int]) -> pd.DataFrame:
+    """Rows in which people have their numbers in the study."""
+    return rows.assign(person=np.asarray(who)[rows["person"]])
 
 
 @lru_cache(maxsize=2)
@@ -79,6 +92,7 @@ def _styleclip(
     strengths: Sequence[float],
     *,
     channels: int,
+    relevance: str,
     attributes: Sequence[str] = (),
     n_components: float | int = 0.9,
     target: bool = False,
@@ -86,9 +100,10 @@ def _styleclip(
 ) -> Edited:
     """(strength, pictures) of everyone for some occupations.
 
-    target: take the subspace out of the target text alone, and not out of its difference to the neutral one. options: of
-    gradient-based debiasing.
+    relevance: the way to it. target: take the subspace out of the target text alone, and not out of its difference to the
+    neutral one. options: of gradient-based debiasing.
     """
+    check_choice("way to relevance", relevance, [REGRESSION])
     deltas, texts = study.deltas, study.texts
     if method in (TEXT, GRADIENT_TEXT):
         space = study.subspace(*attributes, n_components=n_components)
@@ -113,6 +128,7 @@ def _instruct(
     strengths: Sequence[float],
     *,
     image_scale: float,
+    sampler_steps: int,
     attributes: Sequence[str] = (),
     n_components: float | int = 0.9,
     skip_first: int = 1,
@@ -125,6 +141,9 @@ def _instruct(
     conditions = conditions[at]
     if method in (GRADIENT, GRADIENT_TEXT):
         jobs = [study.jobs[i] for i in at]
-        conditions, _ = study.gradient_based(conditions, jobs=jobs, people=people, progress=False, **options)
+        conditions, _ = study.gradient_based(
+            conditions, jobs=jobs, people=people, sampler_steps=sampler_steps, progress=False, **options
+        )
     for strength in strengths:
-        yield strength, study.draw(conditions, people=people, guidance=(strength, image_scale), progress=False)
+        guidance = (strength, image_scale)
+        yield strength, study.draw(conditions, people=people, guidance=guidance, steps=sampler_steps, progress=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +17,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
@@ -26,8 +26,8 @@ from .on_ray import on_ray
 
 ENGINES = ("local", "ray")
 DESCRIPTION, LOCK, WRITER = "sweep.json", "writer.lock", "writer.json"  # beside the rows
-CELL, DIGEST = b"cell", b"sha256"  # in the metadata of a file: what it holds, and its checksum while BLANK stood there
-BLANK = b"0" * 64
+OWN = re.compile(rf"[0-9a-f]{{64}}\.parquet({assets.PART.pattern})?")  # what the engine calls its files, finished or not
+UNKNOWN = "another process"
 
 Cell = Mapping[str, Any]  # strings, numbers, lists and None by name
 
@@ -68,7 +68,7 @@ def sweep(
 
     Raises:
         ValueError: no cells, equal cells, a cell without rows, columns of `finite` that are absent or not finite, an unknown
-            engine or address, a folder with another description; names the cell or what differs.
+            engine or address, a folder with another description or with files of somebody's own; names the cell or what differs.
         RuntimeError: another process is writing to the folder; says which.
         OSError: the folder cannot be written; found out before anything is computed, unless the disk fills up later.
         ConnectionError: no Ray at that address. ImportError: Ray is not installed.
@@ -86,12 +86,14 @@ def sweep(
     if repeated:
         raise ValueError(f"the cells must all differ, but there is more than one {', '.join(repeated)}")
     folder, wanted = Path(folder), _json(description)
-    tables = _all(folder, cells) if _described(folder, wanted) else None
+    described = _described(folder, wanted)
+    tables = _all(folder, cells) if described else None
     if tables is None:
+        if not described:
+            _check_own(folder)  # before a lock is put there
         with _only_writer(folder):
             if not _described(folder, wanted):
-                for unknown in folder.glob("*.parquet"):  # nobody can say what decided these rows
-                    unknown.unlink()
+                _clear(folder)
                 assets.write_whole(folder / DESCRIPTION, lambda file: file.write(wanted.encode()))
             missing = [cell for cell in cells if _read(folder, cell) is None]
             if engine == "ray" and missing:  # not if another process has just finished them
@@ -120,8 +122,6 @@ def _only_writer(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise assets.cannot_write(folder, error) from error
     try:
-        for left in folder.glob("*.part"):  # by runs that were killed
-            left.unlink()
         writer = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
         assets.write_whole(folder / WRITER, lambda file: file.write(writer.encode()))  # and so find out that we can write
         yield
@@ -130,11 +130,38 @@ def _only_writer(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def _check_own(folder: Path) -> None:
+    """Refuse a folder without a description that holds anything but what a sweep, cut off early, leaves there."""
+    if not folder.is_dir():
+        return
+    others = sorted(path.name for path in folder.iterdir() if not _is_own(path))
+    if others:
+        shown = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
+        raise ValueError(f"{folder} holds files that are not of a sweep ({shown}); choose an empty folder, or that of a sweep")
+
+
+def _is_own(path: Path) -> bool:
+    if not path.is_file() or path.is_symlink():
+        return False
+    if path.name == LOCK:
+        return path.stat().st_size == 0
+    if path.name == WRITER:
+        return _writer(path.parent) != UNKNOWN
+    return bool(OWN.fullmatch(path.name))
+
+
+def _clear(folder: Path) -> None:
+    """Delete the rows of which nobody can say what decided them."""
+    _check_own(folder)
+    for path in folder.glob("*.parquet"):
+        path.unlink()
+
+
 def _writer(folder: Path) -> str:
     try:
         return "process {pid} on {host}".format(**json.loads((folder / WRITER).read_text()))
-    except (OSError, ValueError):  # it has just begun, or ended
-        return "another process"
+    except (OSError, ValueError, KeyError, TypeError):  # it has just begun, or ended
+        return UNKNOWN
 
 
 def _described(folder: Path, wanted: str) -> bool:
@@ -179,11 +206,7 @@ def _keep(folder: Path, cell: Cell, result: Callable[[], pd.DataFrame], *, finit
         wrong = int((~np.isfinite(rows[column].to_numpy(dtype=float, na_value=np.nan))).sum())
         if wrong:
             raise ValueError(f"{wrong} of {len(rows)} values of {column!r} are NaN or infinite in the cell {text}")
-    buffer = pa.BufferOutputStream()
-    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, CELL: text, DIGEST: BLANK}), buffer)
-    data = buffer.getvalue().to_pybytes()
-    whole = _sha256(data).join(data.rsplit(BLANK, 1))
-    assets.write_whole(_path(folder, cell), lambda file: file.write(whole))
+    assets.write_table(_path(folder, cell), table, _label(cell))
 
 
 def _all(folder: Path, cells: Sequence[Cell]) -> list[pa.Table] | None:
@@ -206,23 +229,15 @@ def _finished(folder: Path, cell: Cell) -> pa.Table:
 
 def _read(folder: Path, cell: Cell) -> pa.Table | None:
     """The rows of a cell; None if they are absent or damaged."""
-    try:
-        data = _path(folder, cell).read_bytes()
-        file = pq.ParquetFile(pa.BufferReader(data))
-        kept = file.metadata.metadata
-        if kept[CELL] == _json(cell).encode() and kept[DIGEST] == _sha256(BLANK.join(data.rsplit(kept[DIGEST], 1))):
-            return file.read()
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
-        pass
-    return None
+    return assets.read_table(_path(folder, cell), _label(cell))
+
+
+def _label(cell: Cell) -> dict[bytes, bytes]:
+    return {b"cell": _json(cell).encode()}
 
 
 def _path(folder: Path, cell: Cell) -> Path:
-    return folder / f"{_sha256(_json(cell).encode()).decode()}.parquet"
-
-
-def _sha256(data: bytes) -> bytes:
-    return hashlib.sha256(data).hexdigest().encode()
+    return folder / f"{hashlib.sha256(_json(cell).encode()).hexdigest()}.parquet"
 
 
 def _json(mapping: Mapping[str, Any]) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import hashlib
 import math
-import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -24,6 +23,7 @@ from torch import nn
 from .. import assets
 from . import plan
 from .plan import DECODER, ENCODER, GENERATOR, JUDGE, UNET, Cost
+from .provenance import machine
 
 if TYPE_CHECKING:
     from ..profiles import Profile
@@ -128,18 +128,6 @@ def path_of(parts: Profile) -> Path:
     versions = [version(name) for name in ("torch", "diffusers", "transformers")]
     key = f"{machine(parts.device)} {versions} {Path(__file__).read_text('utf-8')}"
     return assets.cache_dir() / "tables" / f"full-size-parts-{hashlib.sha256(key.encode()).hexdigest()[:16]}.parquet"
-
-
-def machine(device: str) -> str:
-    """What to call the device: a card's name, or the processor's and how many cores."""
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
-    if device != "cpu":
-        return device
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{cpu_count()} cores of {names[0] if names else platform.processor() or platform.machine()}"
 
 
 def measure(device: str, *, only: tuple[str, ...] = (), progress: bool = True) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -27,12 +27,12 @@ from ..errors import check_choice, check_positive
 from ..toonville.occupations import OCCUPATIONS
 from . import cells as _cells
 from .engine import sweep
-from .instruct_study import GUIDANCE, LAST, RATE
+from .instruct_study import GUIDANCE, LAST, RATE, SAMPLER_STEPS
 from .instruct_study import STEPS as INSTRUCT_STEPS
 from .judge import ATTRIBUTES
 from .names import BEFORE, EDITORS, GRADIENT, GRADIENT_TEXT, INSTRUCT, ORACLE, ORTHOGONAL, STYLECLIP, TEXT
 from .provenance import description
-from .study import ALPHA, BETAS, CHANNELS, PROTECTED, STEPS
+from .study import ALPHA, BETAS, CHANNELS, PROTECTED, REGRESSION, STEPS
 
 if TYPE_CHECKING:
     from ..profiles import Profile
@@ -66,7 +66,9 @@ def settings(editor: str, method: str) -> dict[str, Any]:
     """All that a method is set to, as a cell's options; variants change some of it."""
     if method == ORACLE:
         return {}
-    found: dict[str, Any] = {"channels": CHANNELS} if editor == STYLECLIP else {"image_scale": GUIDANCE[1]}
+    found: dict[str, Any] = {"channels": CHANNELS, "relevance": REGRESSION}
+    if editor == INSTRUCT:
+        found = {"image_scale": GUIDANCE[1], "sampler_steps": SAMPLER_STEPS}
     if method in (TEXT, GRADIENT_TEXT, ORTHOGONAL):
         found |= SUBSPACE
     if method in (TEXT, GRADIENT_TEXT):
@@ -208,28 +210,46 @@ def rows(
     progress: bool = True,
     **which: Any,
 ) -> pd.DataFrame:
-    """The rows of some sweeps: read where an earlier run has finished them, computed and kept where not.
+    """The rows of some sweeps: the released ones where these are asked for, see `prove`; else computed and kept.
 
     Args:
-        parts: the profile. sweeps: of `SWEEPS`. folder: where rows are kept; default, one in the cache whose name holds a hash
-            of all that decides them. engine, address, workers, progress: see `engine.sweep`. people, chunk, which: see `cells`.
+        parts: the profile. sweeps: of `SWEEPS`. folder: where rows are computed and kept, whatever is released; default, one in
+            the cache whose name holds a hash of all that decides them. engine, address, workers, progress: see `engine.sweep`.
+            people, chunk, which: see `cells`.
 
     Returns:
         A row for each edited picture, see `cells.compute`.
 
     Raises:
-        ValueError, RuntimeError, OSError, ConnectionError: see `engine.sweep`.
+        ValueError, RuntimeError, OSError, ConnectionError: see `engine.sweep`, `prove.ensure`.
     """
-    wanted = [cell for name in sweeps for cell in cells(parts, name, people=people, chunk=chunk, **which)]
+    wanted = {name: cells(parts, name, people=people, chunk=chunk, **which) for name in sweeps}
+    as_released = (parts.name, parts.seed, people, chunk, folder) == ("mini", 0, PEOPLE, CHUNK, None)
+    if wanted and as_released:
+        from . import prove, release  # these need the grid
+
+        found = [release.select(release.read(name), block) for name, block in wanted.items()]
+        if all(block is not None for block in found):
+            prove.ensure(parts, "rows", progress=progress)
+            return pd.concat(found, ignore_index=True)
+    options: dict[str, Any] = {"engine": engine, "address": address, "workers": workers, "progress": progress}
+    return computed(parts, wanted, people=people, chunk=chunk, folder=folder, **options)
+
+
+def computed(
+    parts: Profile, wanted: Mapping[str, Sequence[Cell]], *, people: int, chunk: int, folder: Path | None, **options: Any
+) -> pd.DataFrame:
+    """The rows of {sweep: cells}, computed now or by an earlier run into its folder; arguments as `rows`."""
     decided = description(parts, people=people, chunk=chunk)
     folder = folder_of(parts, people=people, chunk=chunk) if folder is None else folder
+    elsewhere = options["engine"] == "ray" or options["address"]
     compute = partial(
         _cells.compute, profile=parts.name, base_seed=parts.seed, code=decided["code"], weights=decided["weights"],
-        device="auto" if engine == "ray" or address else parts.device,  # Ray's workers have devices of their own
+        device="auto" if elsewhere else parts.device,  # Ray's workers have devices of their own
     )  # fmt: skip
-    options: dict[str, Any] = {"engine": engine, "address": address, "workers": workers, "progress": progress}
-    name = ", ".join(sweeps)
-    return sweep(wanted, compute, folder=folder, description=decided, finite=_cells.NUMBERS, name=name, **options)
+    todo = [cell for block in wanted.values() for cell in block]
+    name = ", ".join(wanted)
+    return sweep(todo, compute, folder=folder, description=decided, finite=_cells.NUMBERS, name=name, **options)
 
 
 def folder_of(parts: Profile, *, people: int = PEOPLE, chunk: int = CHUNK) -> Path:

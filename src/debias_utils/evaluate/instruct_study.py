@@ -5,6 +5,7 @@ Every number that the papers leave open is an argument here, with our choice as 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -39,17 +40,25 @@ class InstructStudy:
             and skin tone, in everyday clothes.
 
     Attributes:
-        model: the editor. clip: of the same dial, for the losses. jobs: the occupations. people: the table. originals:
-            (n, 3, h, w) their pictures. conditions: (14, tokens, d), what the UNet reads of each instruction.
+        model: the editor. clip: of the same dial, for the losses. jobs: the occupations. people: the table. numbers: of the
+            people, which their noise depends on. originals: (n, 3, h, w) their pictures. conditions: (14, tokens, d), what the
+            UNet reads of each instruction.
     """
 
     def __init__(self, parts: Profile, *, rho: float = 0.9, seed: int = 0, people: int = 40):
         self.parts, self.rho, self.jobs = parts, rho, list(OCCUPATIONS)
         self.noise_seed = parts.seed + 10_000 * seed
         self.model, self.clip = parts.editor(rho), parts.clip(rho)
-        self.people = parts.sitters(people, seed=seed)
+        self.people, self.numbers = parts.sitters(people, seed=seed), list(range(people))
         self.originals = parts.portraits(self.people)
         self.conditions = self.model.encode_text([parts.instruction(job) for job in self.jobs])
+
+    def only(self, who: Sequence[int]) -> InstructStudy:
+        """The same study with some of its people, by their numbers: each of them is edited, and keeps the noise, as among all."""
+        other = copy.copy(self)
+        other.people = self.people.iloc[list(who)].reset_index(drop=True)
+        other.numbers, other.originals = [self.numbers[i] for i in who], self.originals[list(who)]
+        return other
 
     def subspace(self, *attributes: str, n_components: float | int = 0.9) -> BiasSubspace:
         """The joint subspace of attributes out of gender, skin and age, of the states that the UNet reads.
@@ -82,6 +91,7 @@ class InstructStudy:
         if conditions.ndim == 4:
             conditions = conditions.transpose(0, 1)
         options: dict[str, Any] = {"guidance": guidance, "steps": steps, "seed": self.noise_seed, "progress": progress}
+        options["people"] = self.numbers[: len(images)]
         return edit(self.model, images, conditions, chunk_size=CHUNK, **options).transpose(0, 1)
 
     @torch.no_grad()
@@ -103,10 +113,18 @@ class InstructStudy:
         seen = [self.parts.attributes.labels(block)["gender"] for block in pictures]
         return np.array([(s == OCCUPATIONS[job].gender).mean() for s, job in zip(seen, self.jobs, strict=True)])
 
-    def sampler(self, people: int, *, jobs: Sequence[str] | None = None, gradient: str = "one-step", k: int = LAST) -> Sampler:
+    def sampler(
+        self,
+        people: int,
+        *,
+        jobs: Sequence[str] | None = None,
+        gradient: str = "one-step",
+        k: int = LAST,
+        steps: int = SAMPLER_STEPS,
+    ) -> Sampler:
         """The decoder of conditions (k x m, tokens, d) of k occupations (default: all), those outermost; see `edit.sampler`."""
         rows = torch.arange(people).repeat(len(self.jobs if jobs is None else jobs))
-        options: dict[str, Any] = {"steps": SAMPLER_STEPS, "guidance": GUIDANCE, "seed": self.noise_seed}
+        options: dict[str, Any] = {"steps": steps, "guidance": GUIDANCE, "seed": self.noise_seed, "people": self.numbers[:people]}
         return Sampler(self.model, self.originals[:people], rows=rows, gradient=gradient, k=k, **options)
 
     def losses(self, people: int, *, jobs: Sequence[str] | None = None) -> dict[str, Loss]:
@@ -128,6 +146,7 @@ class InstructStudy:
         lr: float = RATE,
         gradient: str = "one-step",
         k: int = LAST,
+        sampler_steps: int = SAMPLER_STEPS,
         progress: bool = True,
     ) -> tuple[torch.Tensor, Result]:
         """Gradient-based debiasing of c_T: one condition for each person and occupation.
@@ -136,15 +155,15 @@ class InstructStudy:
             conditions: (k, tokens, d) to start from: the instructions' own, or text-debiased ones. people: the first m. jobs:
                 which k occupations they ask for; default, all.
             betas, steps, lr: see `debias.gradient`; the rate is in units of the conditions' standard deviation.
-            gradient, k: how a gradient passes the sampler, see `edit.sampler`. By default the losses see the estimate that
-                the k-th last call makes of the picture, which is the cheapest.
+            gradient, k, sampler_steps: how a gradient passes the sampler, see `edit.sampler`. By default the losses see the
+                estimate that the k-th last call makes of the picture, which is the cheapest.
 
         Returns:
             (k, m, tokens, d), as `draw` takes them, and how they were found, with a row for each pair, occupations outermost.
         """
         result = debias_latent(
             conditions.repeat_interleave(people, dim=0),
-            self.sampler(people, jobs=jobs, gradient=gradient, k=k),
+            self.sampler(people, jobs=jobs, gradient=gradient, k=k, steps=sampler_steps),
             self.losses(people, jobs=jobs),
             betas=betas,
             steps=steps,

@@ -32,6 +32,11 @@ def on_ray(
         import ray
     except ImportError as error:
         raise ImportError("engine='ray' needs Ray: pip install 'ray>=2.30'") from error
+    if ray.is_initialized():
+        raise RuntimeError(
+            "Ray runs in this process already, and would be ended with the sweep: call ray.shutdown() first; to use the same "
+            "cluster, give its address='host:port'"
+        )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:

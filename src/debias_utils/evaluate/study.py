@@ -5,7 +5,8 @@ Every number that the papers leave open is an argument here, with our choice as 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, reduce
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ BETAS = {"clip": 1.0, "identity": 3.0, "perceptual": 10.0}
 CHANNELS, ALPHA = 120, 3.0  # of the edits that are debiased: the chapters show what other choices do
 STEPS = 20
 NEUTRAL = "person"
+REGRESSION = "regression"  # the way to relevance
 
 
 @torch.no_grad()
@@ -82,8 +84,8 @@ class StyleClipStudy:
 
     Attributes:
         jobs: the occupations. people: the table. start: (n, S) styles of their inverted portraits. originals:
-        (n, 3, h, w), the generator's own drawings of them. statistics: of the style channels. deltas: (14, d) text
-        differences, not debiased.
+        (n, 3, h, w), the generator's own drawings of them. statistics: of the style channels. bounds: two (S,), what no
+        optimised style leaves. deltas: (14, d) text differences, not debiased.
     """
 
     def __init__(self, parts: Profile, *, rho: float = 0.9, training_seed: int = 0, people: int = 40, samples: int = 1000):
@@ -98,6 +100,16 @@ class StyleClipStudy:
             self.texts = self.clip.encode_prompts(self.jobs)  # (14, d)
             self.neutral = self.clip.encode_prompts([NEUTRAL])[0]  # (d,)
         self.deltas = text_delta(self.texts, self.neutral)
+        low = torch.minimum(self.statistics.low, self.start.amin(dim=0))  # nobody starts outside
+        high = torch.maximum(self.statistics.high, self.start.amax(dim=0))
+        self.bounds = (low, high)
+
+    def only(self, who: Sequence[int]) -> StyleClipStudy:
+        """The same study with some of its people, by their numbers: each of them is edited as among all."""
+        other = copy.copy(self)
+        other.people = self.people.iloc[list(who)].reset_index(drop=True)
+        other.start, other.originals = self.start[list(who)], self.originals[list(who)]
+        return other
 
     @cached_property
     def features(self) -> torch.Tensor:
@@ -166,8 +178,6 @@ class StyleClipStudy:
         """
         t, m, _ = edited.shape
         originals = self.originals[:m].repeat(t, 1, 1, 1)
-        low = torch.minimum(self.statistics.low, self.start.amin(dim=0))  # nobody starts outside
-        high = torch.maximum(self.statistics.high, self.start.amax(dim=0))
         return debias_latent(
             edited.flatten(0, 1),
             lambda styles, index: self.parts.synthesize(styles),
@@ -176,7 +186,7 @@ class StyleClipStudy:
             steps=steps,
             lr=lr,
             scale=self.statistics.std,
-            bounds=(low, high),
+            bounds=self.bounds,
             progress=progress,
         )
 
