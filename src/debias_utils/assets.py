@@ -187,12 +187,15 @@ def write_array(path: Path, array: np.ndarray) -> None:
 def read_array(path: Path, *, shape: tuple[int, ...], dtype: type) -> np.ndarray | None:
     """Map an array from a file of `write_array`, read-only; None if it is absent, damaged, altered or of another shape."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if array.shape != shape or array.dtype != dtype:
-            return None
         with path.open("rb") as file:
-            header = file.read(array.offset)
-            file.seek(array.offset + array.nbytes)
+            np.lib.format.read_magic(file)
+            if np.lib.format.read_array_header_1_0(file) != (shape, False, dtype):
+                return None
+            offset = file.tell()
+            array = np.memmap(file, dtype=dtype, mode="r", offset=offset, shape=shape)
+            file.seek(0)
+            header = file.read(offset)
+            file.seek(offset + array.nbytes)
             kept = file.read()
     except Exception:  # NumPy parses the header as Python: a damaged one raises whatever it likes
         return None

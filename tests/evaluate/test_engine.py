@@ -146,12 +146,12 @@ def test_killed_again_and_again_it_still_ends_with_the_same_rows(folder, tmp_pat
         kill(process)
     done = len(kept(folder))
     assert kills <= done < count
-    (folder / "left.part").write_bytes(b"PAR1")
+    (folder / "notes.part").write_bytes(b"PAR1")  # not the engine's
     found = run(grid(folder, count, seconds=0.03), folder=folder)
     assert_frame_equal(found, expected(grid(tmp_path / "other", count)), check_exact=True)
     assert len(computed(folder)) <= count + kills  # each kill costs one cell at most
     assert len(kept(folder)) == count
-    assert not list(folder.glob("*.part"))
+    assert [path.name for path in folder.glob("*.part")] == ["notes.part"]
 
 
 def cut(path):
@@ -213,6 +213,36 @@ def test_without_a_description_no_rows_are_trusted(folder):
     run(grid(folder, 2)[:1], folder=folder, description={"version": 2})
     run(grid(folder, 2), folder=folder, description={"version": 2})
     assert computed(folder) == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    "name", ["notes.parquet", "notes.part", "writer.json", "writer.lock", f"{'a' * 64}.parquet/deeper", f"{'a' * 63}g.parquet"]
+)
+def test_a_folder_of_somebody_s_own_is_refused_and_left_alone(folder, name):
+    (folder / name).parent.mkdir(parents=True)
+    (folder / name).write_text("mine")
+    before = {path: path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
+    with pytest.raises(ValueError, match=rf"sweep holds files that are not of a sweep \({name.split('/')[0]}\); choose an empty"):
+        run(grid(folder, 2), folder=folder)
+    assert {path: path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]} == before
+    assert computed(folder) == []
+
+
+def test_files_beside_the_rows_of_a_sweep_are_left_alone(folder):
+    run(grid(folder, 2), folder=folder)
+    for name in ("notes.parquet", "notes.part", "table.csv"):
+        (folder / name).write_text("mine")
+    run(grid(folder, 3), folder=folder)
+    assert all((folder / name).read_text() == "mine" for name in ("notes.parquet", "notes.part", "table.csv"))
+
+
+def test_what_a_run_left_that_was_cut_off_early_is_its_own(folder):
+    folder.mkdir()
+    (folder / "writer.lock").touch()
+    (folder / "writer.json").write_text('{"pid": 1, "host": "here"}')
+    (folder / f"{'b' * 64}.parquet").write_bytes(b"half")
+    run(grid(folder, 2), folder=folder)
+    assert len(kept(folder)) == 2
 
 
 def test_one_writer_at_a_time_and_the_dead_do_not_count(folder):
@@ -316,6 +346,15 @@ def test_bad_input_is_named(folder, cells, options, message):
 def test_ray_that_is_not_installed(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ImportError, match=r"pip install 'ray>=2\.30'"):
+        run(grid(folder, 1), folder=folder, engine="ray")
+
+
+def test_a_ray_of_the_reader_s_own_is_not_ended(folder, monkeypatch):
+    import ray
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "shutdown", lambda: pytest.fail("somebody else's Ray was ended"))
+    with pytest.raises(RuntimeError, match=r"Ray runs in this process already.* call ray\.shutdown\(\) first"):
         run(grid(folder, 1), folder=folder, engine="ray")
 
 
