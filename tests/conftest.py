@@ -1,16 +1,44 @@
+import shutil
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+FIXTURES = Path(__file__).parent / "fixtures"
 
 
 @pytest.fixture(scope="session")
-def shared() -> Path:
-    """Numbers made by official implementations; present beside the repository on the developers' machines only."""
-    folder = ROOT.parent / "shared" / "fixtures"
-    if not folder.is_dir():
-        pytest.skip("no ../shared/fixtures here")
+def fixtures() -> Path:
+    """Numbers made by official implementations; each folder's README.md says how, and under which licence."""
+    return FIXTURES
+
+
+@pytest.fixture(scope="session")
+def open_clip_files(tmp_path_factory) -> Path:
+    """Config, state dict (.pt), texts and outputs of a tiny official open_clip model."""
+    import numpy as np
+    import torch
+
+    folder = tmp_path_factory.mktemp("official") / "open_clip"
+    shutil.copytree(FIXTURES / "open_clip", folder)
+    packed = np.load(folder / "state_dict.npz")
+    torch.save({name: torch.from_numpy(value) for name, value in packed.items()}, folder / "tiny_clip_state_dict.pt")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def instruct_files(tmp_path_factory) -> Path:
+    """A tiny InstructPix2Pix as diffusers saves it (`pipeline/`), and what the official pipeline makes of it."""
+    import torch
+    from diffusers import UNet2DConditionModel
+    from safetensors.torch import load_file
+
+    folder = tmp_path_factory.mktemp("official") / "instruct_pix2pix"
+    shutil.copytree(FIXTURES / "instruct_pix2pix", folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7001)  # all but a few tensors are as PyTorch draws them
+        unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder / "pipeline" / "unet"))
+    assert not unet.load_state_dict(load_file(folder / "unet_changed.safetensors"), strict=False).unexpected_keys
+    unet.save_pretrained(folder / "pipeline" / "unet")
     return folder
 
 

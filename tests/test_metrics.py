@@ -187,8 +187,8 @@ def test_random_floor_is_near_the_known_one():
 
 @pytest.mark.parametrize("name", ["two_groups", "seven_groups", "ties"])
 @pytest.mark.parametrize("kind", ["raw", "l2norm"])
-def test_official_implementation(shared, name, kind):
-    data = np.load(shared / "ranking_metrics" / f"{name}.npz")
+def test_official_implementation(fixtures, name, kind):
+    data = np.load(fixtures / "ranking_metrics" / f"{name}.npz")
     scores = data["scores" if kind == "raw" else "scores_l2norm"]
     for j, k in enumerate(data["ks"].tolist()):
         for target, official in (("pool", "dem_par"), ("uniform", "eq_opp")):
@@ -202,8 +202,8 @@ def test_official_implementation(shared, name, kind):
             )
 
 
-def test_official_min_skew(shared):
-    data = np.load(shared / "ranking_metrics" / "seven_groups.npz")
+def test_official_min_skew(fixtures):
+    data = np.load(fixtures / "ranking_metrics" / "seven_groups.npz")
     for j, k in enumerate(data["ks"].tolist()):
         skew = min_skew_at_k(data["scores"], data["labels"], k, ties="all")
         assert np.allclose(skew, data["derived_smooth1overk/minskew_dem_par"][:, j], atol=1e-9, rtol=0)

@@ -1,3 +1,6 @@
+import dataclasses
+import itertools
+
 import numpy as np
 import pytest
 
@@ -52,6 +55,16 @@ def test_bad_input(call, message):
         call()
 
 
-def test_every_profile_offers_the_same_parts():
-    fields = {name: set(parts) for name, parts in profiles.PROFILES.items()}
-    assert all(found == fields["mini"] for found in fields.values())
+@pytest.mark.parametrize("name", sorted(profiles.PROFILES))
+def test_every_profile_offers_what_chapters_use(name):
+    own = {field.name for field in dataclasses.fields(profiles.Profile)} - {"name", "device", "seed"}
+    assert set(profiles.PROFILES[name]) == own
+    parts = debias_utils.load_profile(name, device="cpu")
+    assert all(callable(getattr(parts, part)) for part in ("generator", "attributes", "identity", "perceptual"))
+    styles = parts.sample_styles(2)
+    assert parts.invert(parts.draw(styles)).shape == styles.shape
+    clips = [parts.clip_name(*which) for which in itertools.product(parts.towers, parts.rhos, parts.training_seeds)]
+    editors = [parts.editor_name(rho) for rho in parts.editor_rhos]
+    assert len(set(clips + editors)) == len(clips) + len(editors)
+    assert len({parts.instruction(job) for job in toonville.OCCUPATIONS}) == len(toonville.OCCUPATIONS)
+    assert all(len(words) > 1 for sets in parts.definitional_sets.values() for words in sets)

@@ -238,9 +238,9 @@ def test_delta_of_both_places():
     assert np.allclose(tensors, difference, atol=1e-5)
 
 
-def test_official_implementation(shared):
+def test_official_implementation(fixtures):
     """Bolukbasi's own code (debiaswe): components, explained variance, neutralising."""
-    data = np.load(shared / "bolukbasi_subspace" / "subspace.npz")
+    data = np.load(fixtures / "bolukbasi_subspace" / "subspace.npz")
     vectors = data["vectors_loaded"]  # (200, 50)
     sets = list(vectors[data["pairs"]])
     subspace = BiasSubspace.fit(sets, n_components=10)
@@ -328,8 +328,8 @@ def test_one_planted_axis_explains_everything():
     assert BiasSubspace.fit(list(rng.standard_normal((40, 2, 32))), n_components=0).explained[0] < 0.2
 
 
-def test_official_subspace(shared):
-    data = np.load(shared / "bolukbasi_subspace" / "subspace.npz")
+def test_official_subspace(fixtures):
+    data = np.load(fixtures / "bolukbasi_subspace" / "subspace.npz")
     pairs = data["vectors_loaded"][data["pairs"]]  # (12, 2, 50)
     ratio = data["pca_explained_variance_ratio"]
     assert np.allclose(BiasSubspace.fit(list(pairs), n_components=0).explained[: len(ratio)], ratio, atol=2e-6)

@@ -15,8 +15,8 @@ RUNS = ("euler_ancestral", "ddim", "pndm", "ddim_negative", "ddim_g3_ig1.2", "dd
 
 
 @pytest.fixture(scope="module")
-def official(shared):
-    folder = shared / "instruct_pix2pix"
+def official(instruct_files):
+    folder = instruct_files
     reference = {name: torch.from_numpy(value) for name, value in np.load(folder / "reference.npz").items()}
     return Pix2Pix.load(folder / "pipeline"), reference, json.loads((folder / "meta.json").read_text())
 

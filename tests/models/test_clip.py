@@ -92,8 +92,8 @@ def test_bad_input(clip, call, message):
         call(clip)
 
 
-def test_official_model_through_the_same_door(shared, tmp_path):
-    folder = shared / "open_clip"
+def test_official_model_through_the_same_door(open_clip_files):
+    folder = open_clip_files
     open_clip.add_model_config(folder / "tiny-clip-fixture.json")
     clip = Clip.load("tiny-clip-fixture", pretrained=str(folder / "tiny_clip_state_dict.pt"))
     official = np.load(folder / "reference.npz")

@@ -9,8 +9,8 @@ from debias_utils.models.pix2pix import PARTS, Pix2Pix
 
 
 @pytest.fixture(scope="module")
-def official(shared):
-    folder = shared / "instruct_pix2pix"
+def official(instruct_files):
+    folder = instruct_files
     return Pix2Pix.load(folder / "pipeline"), {k: torch.from_numpy(v) for k, v in np.load(folder / "reference.npz").items()}
 
 

@@ -42,8 +42,8 @@ def three():
 
 
 @pytest.fixture(scope="module")
-def official(shared):
-    folder = shared / "stylegan2"
+def official(fixtures):
+    folder = fixtures / "stylegan2"
     state = {k: torch.from_numpy(v) for k, v in np.load(folder / "generator.npz").items()}
     reference = {k: torch.from_numpy(v) for k, v in np.load(folder / "reference.npz").items()}
     return state, reference, json.loads((folder / "meta.json").read_text()), Generator.from_state_dict(state)
@@ -62,7 +62,7 @@ def test_official_mapping_and_pictures(official, name, options):
     ws = generator.mapping(reference["z"], **options)
     assert torch.allclose(ws, reference[name], atol=1e-5)
     images = generator.synthesis(generator.styles(ws))
-    assert torch.allclose(images, reference[name.replace("ws", "img")], atol=2e-4)
+    assert torch.allclose(images[:1], reference[name.replace("ws", "img")], atol=2e-4)
 
 
 def test_official_styles(official):
@@ -81,7 +81,7 @@ def test_official_edits_of_styles(official):
         for name, offsets in edit.items():
             for channel, offset in offsets:
                 styles[generator.layer_names.index(name)][:, channel] += offset
-        assert torch.allclose(generator.synthesis(styles), reference[f"img_edit{i}_psi0.7"], atol=2e-4)
+        assert torch.allclose(generator.synthesis(styles)[:1], reference[f"img_edit{i}_psi0.7"], atol=2e-4)
 
 
 def test_official_style_mixing(official):
@@ -93,13 +93,13 @@ def test_official_style_mixing(official):
 def test_official_clamped_activations(official):
     state, reference, _, _ = official
     generator = Generator.from_state_dict(state, conv_clamp=1.0)
-    images = generator.synthesis(generator.styles(reference["ws_psi0.7"]))
+    images = generator.synthesis(generator.styles(reference["ws_psi0.7"][:1]))
     assert torch.allclose(images, reference["img_psi0.7_conv_clamp1.0"], atol=2e-4)
 
 
 def test_official_gradient(official):
     _, reference, _, generator = official
-    ws = reference["ws_psi0.7"].clone().requires_grad_(True)
+    ws = reference["ws_psi0.7"][:1].clone().requires_grad_(True)
     (generator.synthesis(generator.styles(ws)) * reference["probe"]).sum().backward()
     assert torch.allclose(ws.grad, reference["grad_ws_psi0.7"], atol=1e-5)
 
