@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
@@ -23,3 +27,21 @@ def check_positive(name: str, value: int) -> None:
     """Raise ``ValueError`` unless ``value`` is a whole number of at least 1."""
     if isinstance(value, bool) or int(value) != value or value < 1:
         raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+def check_probabilities(name: str, rows: np.ndarray, *, tolerance: float = 0.01) -> None:
+    """Raise ``ValueError`` unless each row (n, c) is a distribution: percentages and logits are none.
+
+    ``tolerance``: by how much a sum may miss 1; half precision and tables rounded to two digits need a hundredth.
+    """
+    outside = ~((rows >= -1e-6) & (rows <= 1 + 1e-6)).all(axis=1)
+    if outside.any():
+        row = int(outside.argmax())
+        raise ValueError(
+            f"{name} must be probabilities in [0, 1], got {rows[row].min():.4g} to {rows[row].max():.4g} in row {row}"
+        )
+    sums = rows.sum(axis=1)
+    wrong = ~(abs(sums - 1) <= tolerance + 1e-6)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(f"{name} must be probabilities that sum to 1 in each row, got a sum of {sums[row]:.4g} in row {row}")
