@@ -32,9 +32,10 @@ def lean(words: Any, positive: Any, negative: Any) -> np.ndarray:
         ValueError: NaN, infinity, none at all, shapes that do not fit, two groups of words with one mean: no direction.
     """
     words, positive, negative = _embeddings(words=words, positive=positive, negative=negative)
-    direction = positive.mean(axis=0) - negative.mean(axis=0)
+    a, b = positive.mean(axis=0), negative.mean(axis=0)
+    direction = a - b
     length = np.linalg.norm(direction)
-    if not length > 0:
+    if length <= 4 * np.finfo(direction.dtype).eps * (np.linalg.norm(a) + np.linalg.norm(b)):  # what rounding leaves
         raise ValueError("positive and negative have the same mean embedding: there is no direction to lean in")
     return words @ (direction / length)
 
@@ -117,9 +118,8 @@ def matching_rates(images: Any, image_concepts: Any, texts: Any, text_concepts: 
     names, image_concepts = labels("image_concepts", image_concepts)
     text_names, text_codes = labels("text_concepts", text_concepts)
     if (len(images), len(texts)) != (len(image_concepts), len(text_codes)):
-        raise ValueError(
-            f"need a concept for each of {len(images)} images and {len(texts)} texts, got {len(image_concepts)} and {len(text_codes)}"
-        )
+        need = f"need a concept for each of {len(images)} images and {len(texts)} texts"
+        raise ValueError(f"{need}, got {len(image_concepts)} and {len(text_codes)}")
     place = {name: i for i, name in enumerate(names)}
     text_concepts = np.array([place.get(name, -1) for name in text_names])[text_codes]
     similarity = images @ texts.T  # (n, m)

@@ -68,20 +68,20 @@ def misranked(scores: Any, truth: Any, *, rule: str = "r-precision", threshold: 
         ValueError: something missing, shapes that do not fit, a query that does not exist, an unknown rule.
     """
     check_choice("misrank rule", rule, MISRANK_RULES)
-    scores, truth = numbers("scores", scores), numbers("truth", truth)
+    scores, truth = numbers("scores", scores), floats("truth", truth)
     if scores.ndim != 2 or truth.shape != scores.shape[:1]:
         raise ValueError(f"need (n, q) scores and (n,) truth, got {scores.shape} and {truth.shape}")
-    if not np.array_equal(truth, truth.astype(int)):
-        raise ValueError(f"truth must hold whole numbers, got {truth[truth != truth.astype(int)][0]}")
+    if (truth % 1).any():
+        raise ValueError(f"truth must hold whole numbers, got {truth[truth % 1 != 0][0]}")
     truth = truth.astype(int)
     if truth.size and not (truth.min() >= 0 and truth.max() < scores.shape[1]):
         raise ValueError(f"truth must index the {scores.shape[1]} queries, got {truth.min()} to {truth.max()}")
-    if (threshold is not None) != (rule == "threshold"):
-        raise ValueError(f"rule {rule!r} {'needs a' if threshold is None else 'takes no'} threshold")
     own = scores[np.arange(len(truth)), truth]
     if rule == "zero-shot":
         return own < scores.max(axis=1)
-    if threshold is not None:
+    if rule == "threshold":
+        if threshold is None:
+            raise ValueError("rule 'threshold' needs a threshold")
         return own < floats("threshold", [threshold], finite=False)[0]
     missed = np.zeros(len(truth), bool)
     for query in np.unique(truth):
