@@ -22,7 +22,7 @@ def array(values: Any) -> np.ndarray:
             values = values.float()  # NumPy has no bfloat16
         values = values.numpy()
     if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
-        values = values.astype(object).filled(None)
+        values = np.where(np.ma.getmaskarray(values), None, np.ma.getdata(values).astype(object))
     return np.asarray(values)
 
 

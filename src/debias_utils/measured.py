@@ -27,8 +27,8 @@ class MeasuredArray(np.ndarray):
         self.conventions = dict(getattr(parent, "conventions", {}))
 
     def __reduce__(self) -> Any:  # what pickles, copies and sends arrays knows nothing of attributes
-        build, arguments, state = super().__reduce__()
-        return build, arguments, (state, self.conventions)
+        reduced: Any = super().__reduce__()
+        return (*reduced[:2], (reduced[2], self.conventions))
 
     def __setstate__(self, state: Any) -> None:
         state, self.conventions = state

@@ -270,7 +270,9 @@ def random_floor(
     check_positive("together", together)
     groups, rng = array(groups), np.random.default_rng(seed)
     rows = max(1, _DRAWN // max(len(groups) * together, 1)) * together
-    values, measured, floored = [], {}, {}
+    values: list[np.ndarray] = []
+    measured: dict[str, Any] = {}
+    floored: dict[Any, None] = {}
     for start in range(0, repeats, rows):
         scores = rng.random((min(rows, repeats - start), len(groups)))
         with warnings.catch_warnings():
