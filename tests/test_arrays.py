@@ -32,8 +32,9 @@ def test_what_is_not_missing(value):
 
 
 def test_booleans_in_any_form():
-    for given in ([1, 0], [True, False], [1.0, 0.0], np.array([True, False], object), pd.Series([1, 0], dtype="Int64"),
-                  pd.Series([True, False], dtype="boolean"), torch.tensor([True, False]), np.array([1, 0], np.uint8)):  # fmt: skip
+    columns = [pd.Series([1, 0], dtype="Int64"), pd.Series([True, False], dtype="boolean"), torch.tensor([True, False])]
+    arrays = [np.array([True, False], object), np.array([1, 0], np.uint8)]
+    for given in ([1, 0], [True, False], [1.0, 0.0], *columns, *arrays):
         assert booleans("x", given).tolist() == [True, False]
     assert booleans("x", []).tolist() == []
 
@@ -49,7 +50,7 @@ def test_places_are_named():
 
 
 def test_labels_that_cannot_be_put_in_order():
-    names, codes = labels("x", [(1, "a"), "b", 3, (1, "a")])
+    names, codes = labels("x", pd.Series([(1, "a"), "b", 3, (1, "a")]))
     assert [names[code] for code in codes] == [(1, "a"), "b", 3, (1, "a")]
     names, _ = labels("x", np.array(["2020-01-01"], "datetime64[ns]"))
     assert names == [np.datetime64("2020-01-01")]
