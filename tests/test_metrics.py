@@ -612,6 +612,8 @@ GOOD = ranked("a", "b", "a", "b")
         (lambda: able(None, 0.1), "accuracy must be one number"),
         (lambda: random_floor(ndkl, GOOD[1], repeats=0), "repeats must be a whole number of at least 1"),
         (lambda: random_floor(ndkl, ["a", None, "b", "c"]), "groups hold 1 missing labels"),
+        (lambda: random_floor(ndkl, ["a", np.nan, "b", "c"]), "groups hold 1 missing labels"),
+        (lambda: bias_at_k(*GOOD, 2, positive=pd.NA, negative="a"), "unknown positive group <NA>"),
     ],
 )
 def test_bad_input(call, message):

@@ -268,7 +268,7 @@ def random_floor(
     """
     check_positive("repeats", repeats)
     check_positive("together", together)
-    groups, rng = array(groups), np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     rows = max(1, _DRAWN // max(len(groups) * together, 1)) * together
     values: list[np.ndarray] = []
     measured: dict[str, Any] = {}

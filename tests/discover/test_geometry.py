@@ -129,6 +129,8 @@ NAN, EYE = np.where(np.eye(2) == 1, np.nan, 1.0), np.eye(2)
         (lambda: disentanglement([[np.nan, 1.0]]), "importances hold 1 NaN"),
         (lambda: disentanglement([[np.inf, 1.0]]), "importances must be finite"),
         (lambda: disentanglement(np.zeros((2, 2))), "not all 0"),
+        (lambda: alignment(EYE, EYE, repeats=0), "repeats must be a whole number of at least 1"),
+        (lambda: matching_rates(EYE, [0, 1], EYE, [0, 1], draws=0), "draws must be a whole number of at least 1"),
         (lambda: matching_rates(NAN, [0, 1], EYE, [0, 1]), "images hold 2 NaN"),
         (lambda: matching_rates(EYE, [0, None], EYE, [0, 1]), "image_concepts hold 1 missing labels"),
         (lambda: matching_rates(EYE, [0, 1], EYE, [np.nan, 1]), "text_concepts hold 1 missing labels"),

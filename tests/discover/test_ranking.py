@@ -177,6 +177,7 @@ def test_indices_of_whole_numbers_and_tensors():
         (lambda: top([1.0, np.nan], 1), "scores hold 1 NaN, the first at item 1"),
         (lambda: top([[1.0, 2.0]], 1), r"scores must be \(n,\), got \(1, 2\)"),
         (lambda: top([1.0, 2.0], 1.5), "got 1.5"),
+        (lambda: top([1.0, 2.0], np.nan), "got nan"),
         (lambda: indices(["a", None], ["a", "b"]), "values hold 1 missing labels .*the first at item 1"),
         (lambda: indices(["a"], ["a", "a"]), "choices must differ"),
         (lambda: top([1.0], 2), "k must be from 1 to n = 1, got 2"),

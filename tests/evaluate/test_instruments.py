@@ -273,3 +273,10 @@ def test_bad_input(clip):
         lean([0.1, 0.2], [True, True])
     with pytest.raises(ValueError, match="one word for each of"):
         ZeroShot(clip, {"gender": (("woman", "man", "person"),)}, GENDERS)
+    with pytest.raises(ValueError, match="unknown attribute 'gender'; choose one of: 'skin'"):
+        ZeroShot(clip, WORDS, {"skin": ("lighter", "darker")})
+    with pytest.raises(ValueError, match="unknown attribute of a scale 'skin'"):
+        ZeroShot(clip, WORDS, GENDERS, scales={"skin": 2.0})
+    for scale in (float("nan"), 0.0, -3.0, float("inf")):
+        with pytest.raises(ValueError, match="the scale of 'gender' must be a number above 0"):
+            ZeroShot(clip, WORDS, GENDERS, scales={"gender": scale})

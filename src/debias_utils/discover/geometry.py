@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import floats, labels
+from ..errors import check_positive
 
 
 def modality_gap(images: Any, texts: Any) -> float:
@@ -54,6 +55,7 @@ def alignment(image_differences: Any, text_differences: Any, *, repeats: int = 1
     Raises:
         ValueError: NaN, infinity, shapes that do not fit, a concept without any difference.
     """
+    check_positive("repeats", repeats)
     given = {"image_differences": image_differences, "text_differences": text_differences}
     a, b = (floats(name, x).astype(float) for name, x in given.items())
     if a.shape != b.shape or a.ndim != 2 or not a.size:
@@ -114,6 +116,7 @@ def matching_rates(images: Any, image_concepts: Any, texts: Any, text_concepts: 
     Raises:
         ValueError: something missing, shapes that do not fit.
     """
+    check_positive("draws", draws)
     images, texts = _embeddings(images=images, texts=texts)
     names, image_concepts = labels("image_concepts", image_concepts)
     text_names, text_codes = labels("text_concepts", text_concepts)

@@ -142,7 +142,7 @@ def top(scores: Any, k: int) -> np.ndarray:
     scores = numbers("scores", scores)
     if scores.ndim != 1:
         raise ValueError(f"scores must be (n,), got {scores.shape}")
-    if isinstance(k, bool) or int(k) != k or not 1 <= k <= len(scores):
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= len(scores):
         raise ValueError(f"k must be from 1 to n = {len(scores)}, got {k!r}")
     # backwards, and not by the negative, which for unsigned numbers and Booleans has another order
     return len(scores) - 1 - np.argsort(scores[::-1], kind="stable")[::-1][: int(k)]

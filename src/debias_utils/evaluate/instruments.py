@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from ..arrays import booleans, floats
-from ..errors import check_positive, check_probabilities, check_unit_interval
+from ..errors import check_choice, check_positive, check_probabilities, check_unit_interval
 
 if TYPE_CHECKING:
     from ..debias.words import Sets
@@ -106,7 +106,7 @@ class ZeroShot:
         scales: {attribute: scale of the cosines}; the CLIP's own where there is none.
 
     Raises:
-        ValueError: sets and classes do not fit.
+        ValueError: sets and classes do not fit; a scale of another attribute, or that is no number above 0.
     """
 
     def __init__(
@@ -117,7 +117,12 @@ class ZeroShot:
         *,
         scales: Mapping[str, float] | None = None,
     ):
+        for name, scale in (scales or {}).items():
+            check_choice("attribute of a scale", name, sets)
+            if not 0 < scale < float("inf"):
+                raise ValueError(f"the scale of {name!r} must be a number above 0, got {scale!r}")
         for name, words in sets.items():
+            check_choice("attribute", name, classes)
             if any(len(each) != len(classes[name]) for each in words):
                 raise ValueError(f"the sets of {name!r} need one word for each of {list(classes[name])}")
         self.clip, self.classes = clip, {name: list(classes[name]) for name in sets}
