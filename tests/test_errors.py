@@ -7,7 +7,7 @@ from debias_utils.errors import check_choice, check_positive, check_probabilitie
 
 @pytest.mark.parametrize("value", [pd.NA, np.array([1, 2]), np.nan, None, "z"])
 def test_a_choice_that_cannot_even_be_compared(value):
-    with pytest.raises(ValueError, match="unknown rule .*; choose one of: 'a', 'b'"):
+    with pytest.raises(ValueError, match=r"unknown rule .*; choose one of: 'a', 'b'"):
         check_choice("rule", value, ["a", "b"])
 
 

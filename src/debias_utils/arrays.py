@@ -22,7 +22,8 @@ def array(values: Any) -> np.ndarray:
             values = values.float()  # NumPy has no bfloat16
         values = values.numpy()
     if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
-        values = np.where(np.ma.getmaskarray(values), None, np.ma.getdata(values).astype(object))
+        masked, values = np.ma.getmaskarray(values), np.ma.getdata(values).astype(object)
+        values[masked] = None
     return np.asarray(values)
 
 
