@@ -3,23 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
     """Raise ``ValueError`` naming ``value`` and every choice unless ``value`` is one of ``choices``."""
     choices = list(choices)
-    if value not in choices:
+    try:
+        known = value in choices
+    except (TypeError, ValueError):  # pandas' NA and arrays cannot be compared
+        known = False
+    if not known:
         listed = ", ".join(repr(choice) for choice in choices)
         raise ValueError(f"unknown {name} {value!r}; choose one of: {listed}")
 
 
 def check_unit_interval(name: str, value: float) -> None:
     """Raise ``ValueError`` unless ``value`` is a finite number in [0, 1]."""
-    if not 0.0 <= value <= 1.0:  # also false for NaN
+    try:
+        inside = bool(0.0 <= value <= 1.0)  # also false for NaN
+    except (TypeError, ValueError):  # no number, or many
+        inside = False
+    if not inside:
         raise ValueError(f"{name} must lie in [0, 1], got {value!r}")
 
 
 def check_positive(name: str, value: int) -> None:
-    """Raise ``ValueError`` unless ``value`` is a whole number of at least 1."""
-    if isinstance(value, bool) or int(value) != value or value < 1:
+    """Raise ``ValueError`` unless ``value`` is a whole number of at least 1; 2.0 is none, nothing can be counted with it."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
         raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+def check_probabilities(name: str, rows: np.ndarray, *, tolerance: float = 0.01) -> None:
+    """Raise ``ValueError`` unless each row (n, c) is a distribution: percentages and logits are none.
+
+    ``tolerance``: by how much a sum may miss 1; half precision and tables rounded to two digits need a hundredth.
+    """
+    outside = ~((rows >= -1e-6) & (rows <= 1 + 1e-6)).all(axis=1)
+    if outside.any():
+        row = int(outside.argmax())
+        raise ValueError(
+            f"{name} must be probabilities in [0, 1], got {rows[row].min():.4g} to {rows[row].max():.4g} in row {row}"
+        )
+    sums = rows.sum(axis=1)
+    wrong = ~(abs(sums - 1) <= tolerance + 1e-6)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(f"{name} must be probabilities that sum to 1 in each row, got a sum of {sums[row]:.4g} in row {row}")

@@ -10,41 +10,21 @@ Tanjim et al. 2024 (attribute shift, printed there as "RMSE").
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from .errors import check_choice
+from .arrays import array, booleans, floats, labels, numbers
+from .errors import check_choice, check_positive, check_probabilities
+from .measured import FlooredWarning, MeasuredArray, MeasuredDict, MeasuredFloat
 
 ZERO_RULES = ("floor", "-inf", "exclude")
 TIE_RULES = ("order", "all")
 _BLOCK = 1 << 19  # scores ranked at once: bounds the working memory whatever the number of queries
-
-
-class MeasuredFloat(float):
-    """A float with the ``conventions`` (dict) of its measurement."""
-
-    conventions: dict[str, Any]
-
-
-class MeasuredArray(np.ndarray):
-    """An array, one value a query, with the ``conventions`` (dict) of its measurement."""
-
-    conventions: dict[str, Any]
-
-    def __array_finalize__(self, parent: Any) -> None:
-        self.conventions = getattr(parent, "conventions", {})
-
-    def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
-        # a mean over queries is a plain number, not an array without dimensions
-        return array[()] if array.ndim == 0 else super().__array_wrap__(array, context, return_scalar)
-
-
-class MeasuredDict(dict):
-    """{group: value} with the ``conventions`` (dict) of its measurement."""
-
-    conventions: dict[str, Any]
+_DRAWN = 1 << 23  # random scores held at once
+_OWN = {"metric", "k", "target", "shares", "zero", "floored", "ties", "positive", "negative", "recall"}  # never a score's
 
 
 def skew_at_k(
@@ -59,25 +39,29 @@ def skew_at_k(
         k: length of the top, 1 <= k <= n.
         target: desired shares: "pool" (those of `groups`), "uniform" (1 / number of groups), or {group: share}.
         zero: a group with nobody in the top k gets the share 1/k ("floor", as the public reference implementations),
-            0 ("-inf"), or is left out ("exclude"; NaN in the batched form).
+            0 ("-inf"), or is left out ("exclude"; NaN in the batched form). With "floor", a group whose desired share is
+            below 1/k gets a positive skew without anybody in the top, which can be the largest of all: with 600, 399 and 1
+            people and a fair top 10 MaxSkew is ln(0.1 / 0.001) = 4.61, and .0025 with "exclude".
         ties: at the k-th place, keep the input "order", or keep "all" tied items while still dividing by k (as
             oxai/debias-vision-lang does; shares can then exceed 1).
 
     Returns:
-        {group: skew}; floats for (n,) scores, arrays (m,) for (m, n) scores.
+        {group: skew}; floats for (n,) scores, arrays (m,) for (m, n) scores. Where the floor was used, the conventions list
+        those groups under "floored".
 
     Raises:
-        ValueError: NaN scores, k outside [1, n], unknown rule or target, a target group that is absent from the pool.
+        ValueError: scores or labels that are missing (NaN, None, ...), k outside [1, n], unknown rule or target, a target group
+            that is absent from the pool.
     """
-    single, labels, skew, conventions = _skew(scores, groups, k, target, zero, ties)
+    single, names, skew, floored, conventions = _skew(scores, groups, k, target, zero, ties)
     result = MeasuredDict()
-    for i, label in enumerate(labels):
+    for i, label in enumerate(names):
         if single:
             if not np.isnan(skew[0, i]):
                 result[label] = float(skew[0, i])
         else:
             result[label] = skew[:, i]
-    result.conventions = {"metric": "Skew@k", **conventions}
+    result.conventions = {**conventions, "metric": "Skew@k", **_noted(floored, names)}
     return result
 
 
@@ -85,18 +69,35 @@ def max_skew_at_k(scores: Any, groups: Any, k: int, *, target: Any = "pool", zer
     """MaxSkew@k: the skew of the most over-represented group (Geyik et al. 2019). Arguments as `skew_at_k`.
 
     0 means nobody is over-represented. A float for (n,) scores, an array (m,) for (m, n) scores.
+
+    The default ``zero="floor"`` is the public convention, and lets a group with nobody in the top k decide the value, as
+    `skew_at_k` explains. When it does, a `FlooredWarning` says so and the conventions list such groups under "floored".
     """
-    single, _, skew, conventions = _skew(scores, groups, k, target, zero, ties)
-    return _measured(np.nanmax(skew, axis=1), single, {"metric": "MaxSkew@k", **conventions})
+    single, names, skew, floored, conventions = _skew(scores, groups, k, target, zero, ties)
+    largest = np.nanmax(skew, axis=1)
+    decides = floored & (skew == largest[:, None])
+    decides &= np.where(floored, -np.inf, skew).max(axis=1, keepdims=True) < largest[:, None]
+    if decides.any():  # the same words every time: Python then shows them once for each line that asks
+        warnings.warn(
+            "MaxSkew@k is decided by a group with nobody in the top k, whose share zero='floor' sets to 1/k; "
+            "conventions['floored'] names it, and zero='exclude' leaves such groups out",
+            FlooredWarning,
+            stacklevel=2,
+        )
+    return _measured(largest, single, {**conventions, "metric": "MaxSkew@k", **_noted(decides, names)})
 
 
 def min_skew_at_k(scores: Any, groups: Any, k: int, *, target: Any = "pool", zero: str = "floor", ties: str = "order"):
     """MinSkew@k: the skew of the most under-represented group (Geyik et al. 2019). Arguments as `skew_at_k`.
 
-    0 means nobody is under-represented. A float for (n,) scores, an array (m,) for (m, n) scores.
+    0 means nobody is under-represented. A float for (n,) scores, an array (m,) for (m, n) scores. Groups that decide the value
+    with nobody in the top k, by ``zero="floor"``, are listed in the conventions under "floored".
     """
-    single, _, skew, conventions = _skew(scores, groups, k, target, zero, ties)
-    return _measured(np.nanmin(skew, axis=1), single, {"metric": "MinSkew@k", **conventions})
+    single, names, skew, floored, conventions = _skew(scores, groups, k, target, zero, ties)
+    smallest = np.nanmin(skew, axis=1)
+    decides = floored & (skew == smallest[:, None])
+    decides &= np.where(floored, np.inf, skew).min(axis=1, keepdims=True) > smallest[:, None]
+    return _measured(smallest, single, {**conventions, "metric": "MinSkew@k", **_noted(decides, names)})
 
 
 def ndkl(scores: Any, groups: Any, *, k: int | None = None, target: Any = "pool", ties: str = "order"):
@@ -112,10 +113,10 @@ def ndkl(scores: Any, groups: Any, *, k: int | None = None, target: Any = "pool"
     Returns:
         A float for (n,) scores, an array (m,) for (m, n) scores.
     """
-    scores, labels, codes, single, inherited = _validate(scores, groups)
+    scores, names, codes, single, inherited = _validate(scores, groups)
     n = scores.shape[1]
     k = _check_k(n if k is None else k, n)
-    q = _target_shares(target, labels, codes)
+    q = _target_shares(target, names, codes)
     # KL at prefix i is (1/i) sum_g c_g ln c_g - ln i - (1/i) sum_{j<=i} ln q_{g_j}. Adding one item to its group, the
     # c-th, adds c ln c - (c-1) ln (c-1) to the first sum: so NDKL is a weighted sum over the items, an item's weight being
     # that of all prefixes that hold it. Taken group by group, best first, items gain the same in every ranking.
@@ -131,7 +132,7 @@ def ndkl(scores: Any, groups: Any, *, k: int | None = None, target: Any = "pool"
             weight = np.where(position <= length, discount, 0.0)
             held = (weight / position)[::-1].cumsum()[::-1]
             result[start + rows] = (held[places[rows]] * gains).sum(axis=1) - weight @ np.log(position)
-    conventions = {"metric": "NDKL", "k": k, **_describe(target, labels, q), "ties": ties, **inherited}
+    conventions = {**inherited, "metric": "NDKL", "k": k, **_describe(target, names, q), "ties": ties}
     return _measured(result / discount[:k].sum(), single, conventions)
 
 
@@ -141,16 +142,18 @@ def bias_at_k(scores: Any, groups: Any, k: int, *, positive: Any, negative: Any,
     In [-1, 1]; 0 means as many of one group as of the other, or nobody of either.
 
     Args:
-        positive, negative: two labels that occur in `groups`.
+        positive, negative: two different labels that occur in `groups`.
         scores, groups, k, ties: as in `skew_at_k`.
     """
-    scores, labels, codes, single, inherited = _validate(scores, groups)
+    scores, names, codes, single, inherited = _validate(scores, groups)
     for name, group in (("positive", positive), ("negative", negative)):
-        check_choice(f"{name} group", group, labels)
-    counts = _counts(scores, codes, labels, _check_k(k, scores.shape[1]), ties).astype(float)
-    a, b = counts[:, labels.index(positive)], counts[:, labels.index(negative)]
+        check_choice(f"{name} group", group, names)
+    if positive == negative:
+        raise ValueError(f"positive and negative must be two groups, got {positive!r} twice")
+    counts = _counts(scores, codes, len(names), _check_k(k, scores.shape[1]), ties).astype(float)
+    a, b = counts[:, names.index(positive)], counts[:, names.index(negative)]
     value = np.divide(a - b, a + b, out=np.zeros_like(a), where=a + b > 0)
-    conventions = {"metric": "Bias@k", "k": k, "positive": positive, "negative": negative, "ties": ties, **inherited}
+    conventions = {**inherited, "metric": "Bias@k", "k": k, "positive": positive, "negative": negative, "ties": ties}
     return _measured(value, single, conventions)
 
 
@@ -161,20 +164,20 @@ def worst_group_recall(scores: Any, relevant: Any, groups: Any, k: int) -> Measu
         scores: (n,). relevant: (n,) bool. groups: (n,) labels; groups without a relevant item are left out.
         k: length of the top, 1 <= k <= n; ties at the k-th place keep the input order.
     """
-    scores, labels, codes, single, inherited = _validate(scores, groups)
-    relevant = _numpy(relevant)
-    if not single or relevant.shape != scores.shape[1:] or relevant.dtype != bool:
-        raise ValueError(f"need (n,) scores and (n,) bool relevant, got {scores.shape} and {relevant.shape} {relevant.dtype}")
+    scores, names, codes, single, inherited = _validate(scores, groups)
+    relevant = booleans("relevant", relevant)
+    if not single or relevant.shape != scores.shape[1:]:
+        raise ValueError(f"need (n,) scores and (n,) bool relevant, got {scores.shape} and {relevant.shape}")
     if not relevant.any():
         raise ValueError("no item is relevant: recall is not defined")
     top = np.zeros(scores.shape[1], bool)
     _, order, _ = next(_ranked(scores, _check_k(k, scores.shape[1]), "order"))
     top[order[0, :k]] = True
-    recalls = {g: float(top[relevant & (codes == i)].mean()) for i, g in enumerate(labels) if (relevant & (codes == i)).any()}
+    recalls = {g: float(top[relevant & (codes == i)].mean()) for i, g in enumerate(names) if (relevant & (codes == i)).any()}
     return _measured(
         np.array([min(recalls.values())]),
         True,
-        {"metric": "worst-group recall@k", "k": k, "recall": recalls, "ties": "order", **inherited},
+        {**inherited, "metric": "worst-group recall@k", "k": k, "recall": recalls, "ties": "order"},
     )
 
 
@@ -182,16 +185,24 @@ def able(accuracy: float, max_skew: float) -> float:
     """ABLE: harmonic mean of the accuracy and e^-MaxSkew (Zhang et al. 2025).
 
     Args:
-        accuracy: a fraction in [0, 1]. max_skew: MaxSkew@k >= 0, natural logarithm.
+        accuracy: a fraction in [0, 1]. max_skew: MaxSkew@k >= 0, natural logarithm; what rounding leaves below 0 counts as 0.
 
     Returns:
         A fraction in [0, 1]; 1 means all right and no skew, 0 that nothing is right.
+
+    Raises:
+        ValueError: NaN, more than one number, a percentage, a negative skew.
     """
-    if not 0.0 <= accuracy <= 1.0:
+    values = {"accuracy": array(accuracy), "max_skew": array(max_skew)}
+    for name, value in values.items():
+        if value.size != 1 or value.dtype.kind not in "biuf":
+            raise ValueError(f"{name} must be one number, got {value.tolist()!r}")
+    accuracy, max_skew = (float(value.item()) for value in values.values())
+    if not 0.0 <= accuracy <= 1.0 + 1e-6:
         raise ValueError(f"accuracy must be a fraction in [0, 1], got {accuracy!r}")
-    if not max_skew >= 0.0:
+    if not max_skew >= -1e-6:
         raise ValueError(f"max_skew must be at least 0, got {max_skew!r}")
-    fairness = float(np.exp(-max_skew))
+    accuracy, fairness = min(accuracy, 1.0), float(np.exp(-max(max_skew, 0.0)))
     return 2.0 * fairness * accuracy / (fairness + accuracy) if accuracy else 0.0
 
 
@@ -202,16 +213,19 @@ def attribute_shift(before: Any, after: Any, *, mean: bool = False) -> np.ndarra
     largest between two distributions.
 
     Args:
-        before, after: (n, d) probabilities. mean: divide by d inside the root, which makes it a true RMSE.
+        before, after: (n, d) probabilities, d >= 2. mean: divide by d inside the root, which makes it a true RMSE.
 
     Returns:
         (n,) shifts.
+
+    Raises:
+        ValueError: NaN, shapes that do not fit, rows that are no distributions (percentages, logits).
     """
-    before, after = _numpy(before).astype(float), _numpy(after).astype(float)
+    before, after = (floats(name, x).astype(float) for name, x in (("before", before), ("after", after)))
     if before.shape != after.shape or before.ndim != 2:
         raise ValueError(f"before and after need one shape (n, d), got {before.shape} and {after.shape}")
-    if np.isnan(before).any() or np.isnan(after).any():
-        raise ValueError("before or after holds NaN")
+    for name, rows in (("before", before), ("after", after)):
+        check_probabilities(name, rows)
     squared = (after - before) ** 2
     shift = np.sqrt(squared.mean(axis=1) if mean else squared.sum(axis=1))
     return _measured(shift, False, {"metric": "attribute shift", "mean": mean})
@@ -221,45 +235,60 @@ def cosine_scores(images: Any, prompts: Any, *, normalize_images: bool = True) -
     """Scores of every prompt for every image: (m, d) prompts x (n, d) images -> (m, n).
 
     Prompts are always made unit-length. With ``normalize_images=False`` images are not, as in two public
-    implementations: the ranking is then not by cosine, and long embeddings win.
+    implementations: the ranking is then not by cosine, and long embeddings win. Half precision is computed, and returned, in
+    float32: it holds too few different scores, so that many pictures would tie.
 
     Raises:
-        ValueError: no prompt, shapes that do not fit, NaN.
+        ValueError: no prompt, shapes that do not fit, embeddings that hold NaN or infinity or have length 0.
     """
-    images, prompts = _numpy(images), _numpy(prompts)
-    if prompts.ndim != 2 or len(prompts) == 0:
+    images, prompts = (floats(name, x, missing=True) for name, x in (("images", images), ("prompts", prompts)))
+    if prompts.ndim != 2 or prompts.size == 0:
         raise ValueError(f"need at least one prompt embedding, (m, d), got shape {prompts.shape}")
     if images.ndim != 2 or images.shape[1] != prompts.shape[1]:
         raise ValueError(f"images (n, d) and prompts (m, d) need one d, got {images.shape} and {prompts.shape}")
-    for name, x in (("images", images), ("prompts", prompts)):
-        length = np.linalg.norm(x, axis=1)
-        if not np.all(length > 0):  # also false for NaN
-            raise ValueError(f"{name}: {np.count_nonzero(~(length > 0))} embeddings hold NaN or have length 0")
-    prompts = prompts / np.linalg.norm(prompts, axis=1, keepdims=True)
-    if normalize_images:
-        images = images / np.linalg.norm(images, axis=1, keepdims=True)
+    images, prompts = _unit("images", images, change=normalize_images), _unit("prompts", prompts)
     scores = (prompts @ images.T).view(MeasuredArray)
-    scores.conventions = {"normalize_images": normalize_images}
+    scores.conventions = {"normalize_images": bool(normalize_images)}
     return scores
 
 
 def random_floor(
-    metric: Callable[..., Any], groups: Any, *, repeats: int = 200, seed: int = 0, **conventions: Any
+    metric: Callable[..., Any], groups: Any, *, repeats: int = 200, seed: int = 0, together: int = 1, **conventions: Any
 ) -> MeasuredDict:
     """What a random ranking scores: the mean and the central 95 % of `metric` over shuffled rankings.
 
     Args:
-        metric: `max_skew_at_k`, `min_skew_at_k`, `ndkl` or `bias_at_k`.
+        metric: `max_skew_at_k`, `min_skew_at_k`, `ndkl` or `bias_at_k`; or a function of your own that takes the same
+            arguments, (b, n) scores first. It gets some of the rankings at a time: about 64 MB, at least `together`.
         groups: (n,) labels. conventions: the metric's own keyword arguments (k, target, zero, ...).
+        together: hand over whole multiples of so many rankings, for a function that averages over so many.
 
     Returns:
-        {"mean", "low", "high"}.
+        {"mean", "low", "high"}. No `FlooredWarning` is given; the conventions list under "floored" whom it would be about.
     """
-    scores = np.random.default_rng(seed).random((repeats, len(groups)))
-    values = np.asarray(metric(scores, groups, **conventions))
-    low, high = np.quantile(values, [0.025, 0.975])
-    result = MeasuredDict(mean=float(values.mean()), low=float(low), high=float(high))
-    result.conventions = {"metric": metric.__name__, "repeats": repeats, "seed": seed, **conventions}
+    check_positive("repeats", repeats)
+    check_positive("together", together)
+    rng = np.random.default_rng(seed)
+    rows = max(1, _DRAWN // max(len(groups) * together, 1)) * together
+    values: list[np.ndarray] = []
+    measured: dict[str, Any] = {}
+    floored: dict[Any, None] = {}
+    for start in range(0, repeats, rows):
+        scores = rng.random((min(rows, repeats - start), len(groups)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FlooredWarning)
+            found = metric(scores, groups, **conventions)
+        measured = getattr(found, "conventions", {})
+        floored |= dict.fromkeys(measured.get("floored", ()))
+        values.append(floats("a metric's values", np.ravel(np.asarray(found)), finite=False))
+    found = np.concatenate(values)
+    # between infinite values there is nothing to interpolate
+    low, high = np.quantile(found, [0.025, 0.975], method="linear" if np.isfinite(found).all() else "inverted_cdf")
+    result = MeasuredDict(mean=float(found.mean()), low=float(low), high=float(high))
+    name = getattr(metric, "__name__", repr(metric))
+    result.conventions = {**measured, "metric": name, "repeats": repeats, "seed": seed, **conventions}
+    if floored:
+        result.conventions["floored"] = list(floored)
     return result
 
 
@@ -269,31 +298,38 @@ def _measured(values: np.ndarray, single: bool, conventions: dict[str, Any]) -> 
     return result
 
 
+def _noted(floored: np.ndarray, names: list) -> dict[str, Any]:
+    """(m, groups) bool -> the entry of the conventions, if there is any."""
+    return {"floored": [names[i] for i in np.flatnonzero(floored.any(axis=0))]} if floored.any() else {}
+
+
 def _skew(scores, groups, k, target, zero, ties):
     check_choice("zero rule", zero, ZERO_RULES)
-    scores, labels, codes, single, inherited = _validate(scores, groups)
+    scores, names, codes, single, inherited = _validate(scores, groups)
     k = _check_k(k, scores.shape[1])
-    q = _target_shares(target, labels, codes)
-    share = _counts(scores, codes, labels, k, ties) / k  # (m, groups)
+    q = _target_shares(target, names, codes)
+    share = _counts(scores, codes, len(names), k, ties) / k  # (m, groups)
+    absent = share == 0
     if zero != "-inf":
-        share[share == 0] = 1.0 / k if zero == "floor" else np.nan
+        share[absent] = 1.0 / k if zero == "floor" else np.nan
     with np.errstate(divide="ignore"):
         skew = np.log(share) - np.log(q)
-    return single, labels, skew, {"k": k, **_describe(target, labels, q), "zero": zero, "ties": ties, **inherited}
+    conventions = {**inherited, "k": k, **_describe(target, names, q), "zero": zero, "ties": ties}
+    return single, names, skew, absent & (zero == "floor"), conventions
 
 
-def _counts(scores: np.ndarray, codes: np.ndarray, labels: list, k: int, ties: str) -> np.ndarray:
+def _counts(scores: np.ndarray, codes: np.ndarray, kinds: int, k: int, ties: str) -> np.ndarray:
     """(m, groups) people of each group in the top k. Only the k-th score is looked for; nothing is sorted."""
     check_choice("tie rule", ties, TIE_RULES)
-    counts = np.empty((len(scores), len(labels)), int)
+    counts = np.empty((len(scores), kinds), int)
     for start, block in _blocks(scores):
         kth = np.partition(block, -k, axis=1)[:, -k, None]  # (b, 1)
         query, item = np.nonzero(block >= kth)
-        found = np.bincount(query * len(labels) + codes[item], minlength=len(block) * len(labels)).reshape(len(block), -1)
+        found = np.bincount(query * kinds + codes[item], minlength=len(block) * kinds).reshape(len(block), -1)
         if ties == "order":
             for row in np.flatnonzero(found.sum(axis=1) > k):  # of those tied at the cut, the last ones do not count
                 surplus = np.flatnonzero(block[row] == kth[row])[k - found[row].sum() :]
-                found[row] -= np.bincount(codes[surplus], minlength=len(labels))
+                found[row] -= np.bincount(codes[surplus], minlength=kinds)
         counts[start : start + len(block)] = found
     return counts
 
@@ -318,6 +354,8 @@ def _ranked(scores: np.ndarray, k: int, ties: str) -> Iterator[tuple[int, np.nda
 
 def _order(block: np.ndarray) -> np.ndarray:
     """(b, n) items by falling score, tied ones in the order of the input."""
+    if block.dtype.kind != "f":  # the negative of unsigned numbers and of Booleans has another order
+        return block.shape[1] - 1 - np.argsort(block[:, ::-1], axis=1, kind="stable")[:, ::-1]
     if block.dtype != np.float32:
         return np.argsort(-block, axis=1, kind="stable")
     # NumPy sorts integers many times faster than it finds a stable order: so sort (score, item) as one integer. The bits
@@ -330,22 +368,33 @@ def _order(block: np.ndarray) -> np.ndarray:
 
 def _validate(scores: Any, groups: Any) -> tuple[np.ndarray, list, np.ndarray, bool, dict[str, Any]]:
     """Scores (m, n), labels, codes (n,) of the groups, was it one query, the conventions that the scores carry."""
-    inherited = dict(getattr(scores, "conventions", {}))
-    scores, groups = _numpy(scores), _numpy(groups)
+    carried = getattr(scores, "conventions", None)
+    inherited = {name: carried[name] for name in carried if name not in _OWN} if isinstance(carried, Mapping) else {}
+    scores = array(scores)
     single = scores.ndim == 1
     if single:
         scores = scores[None]
     if scores.ndim != 2 or scores.size == 0:
         raise ValueError(f"scores must be (n,) or (m, n) and not empty, got shape {scores.shape[1:] if single else scores.shape}")
-    if groups.shape != scores.shape[1:]:
-        raise ValueError(f"groups must be ({scores.shape[1]},), one label for each score, got {groups.shape}")
-    if not np.issubdtype(scores.dtype, np.floating):
-        scores = scores.astype(float)
-    if np.isnan(scores.max()):  # the maximum of anything with NaN
-        query, item = np.argwhere(np.isnan(scores))[0]
-        raise ValueError(f"scores hold {np.isnan(scores).sum()} NaN, the first at query {query}, item {item}")
-    labels, codes = np.unique(groups, return_inverse=True)
-    return scores, labels.tolist(), codes.astype(np.int16 if len(labels) < 2**15 else np.int32), single, inherited
+    scores = numbers("scores", scores, axes=("query", "item"))
+    names, codes = labels("groups", groups, n=scores.shape[1])
+    return scores, names, codes.astype(np.int16 if len(names) < 2**15 else np.int32), single, inherited
+
+
+def _unit(name: str, x: np.ndarray, *, change: bool = True) -> np.ndarray:
+    """(n, d) embeddings, checked, and divided by their lengths."""
+    largest = np.maximum(x.max(axis=1), -x.min(axis=1))  # of each the largest absolute value; NaN if it holds NaN
+    bad = ~((largest > 0) & np.isfinite(largest))
+    if bad.any():
+        what = f"{np.count_nonzero(bad)} embeddings hold NaN or have length 0 or infinity"
+        raise ValueError(f"{name}: {what}, the first in row {bad.argmax()}")
+    if not change:
+        return x
+    limits = np.finfo(x.dtype)
+    extreme = (largest < limits.tiny**0.5 / limits.eps) | (largest > limits.max**0.5 / x.shape[1])
+    if extreme.any():  # their squares are too large or too small to be added up
+        x = x / np.where(extreme, largest, 1)[:, None].astype(x.dtype)
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
 def _check_k(k: int, n: int) -> int:
@@ -354,27 +403,24 @@ def _check_k(k: int, n: int) -> int:
     return int(k)
 
 
-def _target_shares(target: Any, labels: list, codes: np.ndarray) -> np.ndarray:
+def _target_shares(target: Any, names: list, codes: np.ndarray) -> np.ndarray:
     """(groups,) desired shares."""
-    if isinstance(target, str):
-        check_choice("target", target, ("pool", "uniform", "{group: share}"))
-        return np.bincount(codes) / len(codes) if target == "pool" else np.full(len(labels), 1.0 / len(labels))
-    absent = [group for group in target if group not in labels]
-    missing = [label for label in labels if label not in target]
+    if isinstance(target, str) and target in ("pool", "uniform"):
+        return np.bincount(codes) / len(codes) if target == "pool" else np.full(len(names), 1.0 / len(names))
+    if not hasattr(target, "items"):  # a table's column has them too
+        raise ValueError(f"unknown target {target!r}; choose one of: 'pool', 'uniform', or a dictionary {{group: share}}")
+    given = dict(target.items())
+    pool = set(names)
+    absent, missing = [group for group in given if group not in pool], [name for name in names if name not in given]
     if absent or missing:
         raise ValueError(
-            f"target groups {absent or missing} {'are absent from the pool' if absent else 'are missing'}; pool: {labels}"
+            f"target groups {absent or missing} {'are absent from the pool' if absent else 'are missing'}; pool: {names}"
         )
-    shares = np.array([target[label] for label in labels], float)
+    shares = floats("target shares", [given[name] for name in names]).astype(float)
     if (shares <= 0).any() or not np.isclose(shares.sum(), 1.0):
-        raise ValueError(f"target shares must be above 0 and sum to 1, got {dict(target)!r}")
+        raise ValueError(f"target shares must be above 0 and sum to 1, got {given!r}")
     return shares / shares.sum()
 
 
-def _describe(target: Any, labels: list, q: np.ndarray) -> dict[str, Any]:
-    return {"target": target if isinstance(target, str) else "given", "shares": dict(zip(labels, q.tolist(), strict=True))}
-
-
-def _numpy(values: Any) -> np.ndarray:
-    """An array from a list, an array or a torch tensor on any device."""
-    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+def _describe(target: Any, names: list, q: np.ndarray) -> dict[str, Any]:
+    return {"target": target if isinstance(target, str) else "given", "shares": dict(zip(names, q.tolist(), strict=True))}

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -138,6 +139,124 @@ def test_the_strength_of_a_lean_is_found_again(strength):
     assert lean(logit(found[:, 1]), coded) == pytest.approx(strength, abs=0.1)
 
 
+def test_equal_confidences_share_a_bin():
+    right = np.arange(200) < 160
+    rng = np.random.default_rng(0)
+    for order in (right, right[::-1], rng.permutation(right)):
+        assert calibration_error(np.full(200, 0.8), order) == pytest.approx(0, abs=1e-12)
+        shown = reliability(np.full(200, 0.8), order)
+        assert shown[["confidence", "accuracy", "n"]].to_numpy().tolist() == [[pytest.approx(0.8), 0.8, 200]]
+    confidence = np.repeat([0.6, 0.9], [90, 110])
+    right = np.concatenate([np.arange(90) < 45, np.arange(110) < 104])
+    by_value = (90 * 0.1 + 110 * (104 / 110 - 0.9)) / 200  # as many bins as values
+    assert calibration_error(confidence, right) == pytest.approx(by_value)
+    assert calibrated(np.full(200, 0.8), repeats=2000).mean() == pytest.approx((2 * 0.16 / 200 / np.pi) ** 0.5, rel=0.05)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 60), st.integers(1, 12), st.integers(1, 40))
+def test_the_order_of_answers_changes_nothing(seed, n, bins, values):
+    rng = np.random.default_rng(seed)
+    confidence, right, bins = rng.integers(0, values + 1, n) / values, rng.random(n) < 0.5, min(bins, n)
+    order = rng.permutation(n)
+    shown = reliability(confidence, right, bins=bins)
+    pd.testing.assert_frame_equal(shown, reliability(confidence[order], right[order], bins=bins))
+    error = calibration_error(confidence, right, bins=bins)
+    assert calibration_error(confidence[order], right[order], bins=bins) == pytest.approx(error, abs=1e-12)
+    assert error == pytest.approx(((shown["confidence"] - shown["accuracy"]).abs() * shown["n"]).sum() / n, abs=1e-12)
+    assert shown["n"].sum() == n
+    assert len(shown) <= bins
+    assert shown["confidence"].is_monotonic_increasing
+    if len(set(confidence)) == n:
+        assert set(shown["n"]) <= {n // bins, n // bins + 1}
+
+
+def test_calibrated_is_the_error_of_drawn_answers():
+    rng = np.random.default_rng(3)
+    confidence = rng.integers(0, 11, 80) / 10
+    drawn = np.random.default_rng(7).random((20, 80)) < confidence
+    expected = [calibration_error(confidence, right, bins=6) for right in drawn]
+    assert calibrated(confidence, bins=6, repeats=20, seed=7) == pytest.approx(expected, abs=1e-12)
+
+
+def test_cues_are_matched_by_the_names_of_groups():
+    shown = {"a": [True, False, True], "b": [True, True, False]}
+    likelihood = {"a": {"x": 0.9, "y": 0.2}, "b": {"x": 0.7, "y": 0.4}}
+    found = cue_posterior(shown, likelihood)
+    by_hand = [[0.9 * 0.7, 0.2 * 0.4], [0.1 * 0.7, 0.8 * 0.4], [0.9 * 0.3, 0.2 * 0.6]]
+    assert found == pytest.approx(np.array([np.array(row) / sum(row) for row in by_hand]))
+    swapped = {"a": likelihood["a"], "b": {"y": 0.4, "x": 0.7}}
+    assert cue_posterior(shown, swapped).tolist() == found.tolist()
+    reversed_first = {name: dict(reversed(of.items())) for name, of in likelihood.items()}
+    assert cue_posterior(shown, reversed_first).tolist() == found[:, ::-1].tolist()  # in the order of the first cue
+    assert (
+        cue_posterior({name: pd.Series(x, dtype="boolean") for name, x in shown.items()}, likelihood).tolist() == found.tolist()
+    )
+
+
+def test_what_cannot_be_stays_impossible_whatever_the_pull():
+    assert leaned([[1.0, 0.0]], [[0, 1]], 5000.0).tolist() == [[1.0, 0.0]]
+    assert leaned([[0.5, 0.5]], [[0, 1]], -5000.0).tolist() == [[1.0, 0.0]]
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_tensors_of_every_precision(kind):
+    logits = torch.randn(60, 3, generator=torch.Generator().manual_seed(0)).to(kind).requires_grad_()
+    p = logits.softmax(dim=1)
+    sure, right = p.max(dim=1).values, torch.arange(60) % 3 > 0
+    exact = p.detach().double().numpy()
+    assert calibration_error(sure, right) == pytest.approx(calibration_error(exact.max(axis=1), right.numpy()), abs=1e-6)
+    assert reliability(sure, right, bins=3)["n"].sum() == 60
+    assert len(calibrated(sure, repeats=3)) == 3
+    assert leaned(p, torch.eye(3, dtype=kind)[torch.arange(60) % 3], 0.0) == pytest.approx(exact, abs=0.01)
+    assert lean(logits[:, 0], right) == pytest.approx(lean(logits[:, 0].detach().double().numpy(), right.numpy()), abs=1e-6)
+    assert fit_scale(logits, torch.arange(60) % 3) == fit_scale(logits.detach().double().numpy(), np.arange(60) % 3)
+
+
+ONE = {"a": {"x": 0.5, "y": 0.5}}
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: reliability([0.5, np.nan], [True, True], bins=1), "confidence hold 1 NaN, the first at item 1"),
+        (lambda: reliability([0.5, 0.6], [True, None], bins=1), "right hold 1 NaN, the first at item 1"),
+        (lambda: reliability([50, 97], [True, True], bins=1), "confidence must lie in"),
+        (lambda: calibration_error([0.5, 0.6], [np.nan, 1.0], bins=1), "right hold 1 NaN, the first at item 0"),
+        (lambda: calibration_error([0.5, 0.6], [0.3, 1.0], bins=1), "right must hold True or False, got 0.3"),
+        (lambda: calibration_error([80, 90], [True, True], bins=1), "confidence must lie in"),
+        (lambda: calibration_error([-1.2, 0.4], [True, True], bins=1), "confidence must lie in"),
+        (lambda: calibrated([np.nan] * 20), "confidence hold 20 NaN"),
+        (lambda: calibrated([80.0] * 20), "confidence must lie in"),
+        (lambda: calibrated([0.5] * 20, repeats=0), "repeats must be a whole number"),
+        (lambda: fit_scale([[np.nan, 0.2]], [0]), "cosines hold 1 NaN"),
+        (lambda: fit_scale([[0.1, 0.2]], [np.nan]), "labels hold 1 NaN"),
+        (lambda: fit_scale([[0.1, 0.2]], [-1]), "labels must be whole numbers from 0 to 1"),
+        (lambda: fit_scale([[0.1, 0.2]], [2]), "labels must be whole numbers from 0 to 1"),
+        (lambda: cue_posterior({"a": [True, None]}, ONE), r"cues\['a'\] hold 1 NaN, the first at item 1"),
+        (lambda: cue_posterior({"b": [True]}, ONE), r"need each cue that has a likelihood, \['a'\].* got \['b'\]"),
+        (lambda: cue_posterior({"a": [True]}, {}), "at least one"),
+        (lambda: cue_posterior({"a": [True], "b": [True]}, {**ONE, "b": {"x": 0.5, "z": 0.5}}), "a likelihood for each of"),
+        (lambda: cue_posterior({"a": [True], "b": [True]}, {**ONE, "b": {"x": 0.5}}), "a likelihood for each of"),
+        (lambda: cue_posterior({"a": [True], "b": [True, False]}, {**ONE, "b": ONE["a"]}), "one shape"),
+        (lambda: cue_posterior({"a": [True]}, {"a": {"x": 85, "y": 12}}), r"likelihood\['a'\]\['x'\] must lie in \[0, 1\]"),
+        (lambda: cue_posterior({"a": [True]}, {"a": {"x": np.nan, "y": 0.1}}), r"must lie in \[0, 1\]"),
+        (lambda: leaned([[np.nan, 1.0]], [[0, 1]], 1.0), "probabilities hold 1 NaN"),
+        (lambda: leaned([[90.0, 10.0]], [[0, 1]], 1.0), "probabilities must be probabilities in"),
+        (lambda: leaned([[2.0, -1.0]], [[0, 1]], 1.0), "probabilities must be probabilities in"),
+        (lambda: leaned([[0.5, 0.5]], [[0, np.nan]], 1.0), "towards hold 1 NaN"),
+        (lambda: leaned([[0.5, 0.5]], [[0, 1]], np.nan), "strength hold 1 NaN"),
+        (lambda: leaned([[0.5, 0.5]], [[0, 1]], np.inf), "strength must be finite"),
+        (lambda: lean([np.nan, 0.2], [True, False]), "log_odds hold 1 NaN"),
+        (lambda: lean([np.inf, 0.2], [True, False]), "log_odds must be finite"),
+        (lambda: lean([0.1, 0.2, 0.3], [True, False, np.nan]), "coded hold 1 NaN, the first at item 2"),
+    ],
+)
+def test_what_is_missing_or_no_probability_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
 def test_bad_input(clip):
     for call in (reliability, calibration_error):
         with pytest.raises(ValueError, match=r"need confidence \(n,\)"):
@@ -154,3 +273,10 @@ def test_bad_input(clip):
         lean([0.1, 0.2], [True, True])
     with pytest.raises(ValueError, match="one word for each of"):
         ZeroShot(clip, {"gender": (("woman", "man", "person"),)}, GENDERS)
+    with pytest.raises(ValueError, match="unknown attribute 'gender'; choose one of: 'skin'"):
+        ZeroShot(clip, WORDS, {"skin": ("lighter", "darker")})
+    with pytest.raises(ValueError, match="unknown attribute of a scale 'skin'"):
+        ZeroShot(clip, WORDS, GENDERS, scales={"skin": 2.0})
+    for scale in (float("nan"), 0.0, -3.0, float("inf")):
+        with pytest.raises(ValueError, match="the scale of 'gender' must be a number above 0"):
+            ZeroShot(clip, WORDS, GENDERS, scales={"gender": scale})

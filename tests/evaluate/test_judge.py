@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 import torch
 
-from debias_utils.evaluate.judge import flips, judge
+from debias_utils.evaluate.judge import flips, judge, read
 
 CLASSES = {
     "gender": ["feminine", "masculine"],
@@ -95,3 +95,55 @@ def test_flips_are_told_apart_by_their_way():
 def test_bad_input(edited, occupations, message):
     with pytest.raises(ValueError, match=message):
         judge(torch.zeros(2, 3, 2, 2), edited, occupations, attributes=Judge())
+
+
+class Odd(Judge):
+    """Answers in other units, or none."""
+
+    def __init__(self, name, change):
+        super().__init__()
+        self.name, self.change = name, change
+
+    def __call__(self, images):
+        return {name: self.change(p) if name == self.name else p for name, p in super().__call__(images).items()}
+
+
+@pytest.mark.parametrize("name", ["gender", "skin", "age", "occupation"])
+@pytest.mark.parametrize("change", [lambda p: 100 * p, lambda p: p.logit(), lambda p: p * float("nan"), lambda p: p / 2])
+def test_a_judge_whose_answers_are_no_probabilities_is_refused(name, change):
+    originals = pictures([[0.1, 0.2, 0.9, 0.4]])
+    with pytest.raises(ValueError, match=f"the judge's answers about {name} must be probabilities"):
+        judge(originals, originals[None], ["nurse"], attributes=Odd(name, change))
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float64])
+def test_a_judge_of_any_precision(kind):
+    originals = pictures([[0.125, 0.25, 0.75, 0.5]]).to(kind)
+    assert read(Judge(), originals)["skin"].tolist() == [[0.75, 0.25]]
+    assert judge(originals, originals[None], ["nurse"], attributes=Judge())["occupation_score"].tolist() == [0.5]
+
+
+ROWS = {"occupation": ["nurse", "plumber"], "gender_before": ["masculine", "feminine"], "gender_flip": [True, False]}
+
+
+@pytest.mark.parametrize("kind", ["object", "string", "category"])
+def test_flips_of_columns_of_any_type(kind):
+    rows = pd.DataFrame(ROWS).astype({"occupation": kind, "gender_before": kind, "gender_flip": "boolean"})
+    assert flips(rows)[0] == 0.5
+    assert np.isnan(flips(rows)[1])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"gender_before": ["masculine", None]}, "gender_before hold 1 missing labels .*item 1"),
+        ({"occupation": [np.nan, "nurse"]}, "occupation hold 1 missing labels .*item 0"),
+        ({"gender_flip": [True, None]}, "gender_flip hold 1 NaN, the first at item 1"),
+        ({"gender_flip": [1.0, np.nan]}, "gender_flip hold 1 NaN, the first at item 1"),
+        ({"occupation": ["nurse", "wizard"]}, "unknown occupation 'wizard'; choose one of: "),
+        ({"gender_before": ["masculine", "female"]}, "unknown gender 'female'; choose one of: 'feminine', 'masculine'"),
+    ],
+)
+def test_flips_refuse_what_they_cannot_count(change, message):
+    with pytest.raises(ValueError, match=message):
+        flips(pd.DataFrame({**ROWS, **change}))

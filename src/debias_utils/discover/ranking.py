@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..arrays import array, booleans, floats, labels, numbers
 from ..errors import check_choice
 
 MISRANK_RULES = ("r-precision", "threshold", "zero-shot")
@@ -21,17 +22,19 @@ def curves(scores: Any, relevant: Any) -> dict[str, Any]:
 
     Returns:
         precision, recall, fpr, tpr: arrays along the ranking; ap, auc: areas in [0, 1]; chance_ap: the prevalence, which
-        is what a random ranking scores; chance_auc: 0.5.
+        is what a random ranking scores; chance_auc: 0.5. Nothing depends on the order of tied items.
+
+    Raises:
+        ValueError: something missing, shapes that do not fit, relevant items alone or none.
     """
     from sklearn import metrics
 
-    scores, relevant = np.asarray(scores, float), np.asarray(relevant, bool)
+    scores, relevant = numbers("scores", scores), booleans("relevant", relevant)
     if scores.ndim != 1 or scores.shape != relevant.shape:
         raise ValueError(f"scores and relevant need one shape (n,), got {scores.shape} and {relevant.shape}")
-    if np.isnan(scores).any():
-        raise ValueError(f"scores hold {np.isnan(scores).sum()} NaN")
     if relevant.all() or not relevant.any():
         raise ValueError(f"a ranking needs relevant and other items, got {relevant.sum()} relevant of {relevant.size}")
+    scores = np.unique(scores, return_inverse=True)[1]  # the order is all that counts; scikit-learn refuses infinite scores
     precision, recall, _ = metrics.precision_recall_curve(relevant, scores)
     fpr, tpr, _ = metrics.roc_curve(relevant, scores)
     return {
@@ -49,34 +52,41 @@ def curves(scores: Any, relevant: Any) -> dict[str, Any]:
 def misranked(scores: Any, truth: Any, *, rule: str = "r-precision", threshold: float | None = None) -> np.ndarray:
     """Which pictures their own query misses. The paper does not publish its operating point; we offer three.
 
+    A tie is no miss, by any rule: so the order of pictures and queries changes nothing.
+
     Args:
         scores: (n, q) similarity of each picture to each query. truth: (n,) index of each picture's own query.
         rule: "r-precision": outside the top n_q of its query, n_q = number of pictures that belong there (default: it
-            needs no threshold and as many slots as pictures); "threshold": its own score is below `threshold`;
-            "zero-shot": another query scores higher.
+            needs no threshold and as many slots as pictures), that is, n_q or more of all pictures score higher there;
+            "threshold": its own score is below `threshold`; "zero-shot": another query scores higher.
+        threshold: of the rule "threshold" alone.
 
     Returns:
         (n,) bool.
+
+    Raises:
+        ValueError: something missing, shapes that do not fit, a query that does not exist, an unknown rule.
     """
     check_choice("misrank rule", rule, MISRANK_RULES)
-    scores, truth = np.asarray(scores), np.asarray(truth)
+    scores, truth = numbers("scores", scores), floats("truth", truth)
     if scores.ndim != 2 or truth.shape != scores.shape[:1]:
         raise ValueError(f"need (n, q) scores and (n,) truth, got {scores.shape} and {truth.shape}")
-    if np.isnan(scores).any():
-        raise ValueError(f"scores hold {np.isnan(scores).sum()} NaN")
+    if (truth % 1).any():
+        raise ValueError(f"truth must hold whole numbers, got {truth[truth % 1 != 0][0]}")
+    truth = truth.astype(int)
     if truth.size and not (truth.min() >= 0 and truth.max() < scores.shape[1]):
         raise ValueError(f"truth must index the {scores.shape[1]} queries, got {truth.min()} to {truth.max()}")
+    own = scores[np.arange(len(truth)), truth]
     if rule == "zero-shot":
-        return scores.argmax(axis=1) != truth
+        return own < scores.max(axis=1)
     if rule == "threshold":
         if threshold is None:
             raise ValueError("rule 'threshold' needs a threshold")
-        return scores[np.arange(len(truth)), truth] < threshold
+        return own < floats("threshold", [threshold], finite=False)[0]
     missed = np.zeros(len(truth), bool)
-    for query in range(scores.shape[1]):
-        own = truth == query
-        top = np.argsort(-scores[:, query], kind="stable")[: own.sum()]
-        missed |= own & ~np.isin(np.arange(len(truth)), top)
+    for query in np.unique(truth):
+        mine = truth == query
+        missed[mine] = own[mine] < np.sort(scores[:, query])[-mine.sum()]
     return missed
 
 
@@ -91,15 +101,21 @@ def misrank_table(missed: Any, groups: Any, *, by: Any = None, confidence: float
         confidence: level of the Wilson intervals.
 
     Returns:
-        Columns by, group, pictures, misranked, share, share_low, share_high, rate, rate_low, rate_high. The share of a
-        block without misranks is NaN.
+        Columns by, group, pictures, misranked, share, share_low, share_high, rate, rate_low, rate_high. Blocks are in the
+        order of their first picture. The share of a block without misranks is NaN, and so is the rate of a group without
+        pictures in it.
+
+    Raises:
+        ValueError: something missing, shapes that do not fit.
     """
     from scipy.stats import binomtest
 
-    missed, groups = np.asarray(missed, bool), np.asarray(groups)
-    by = np.full(missed.shape, "all", dtype=object) if by is None else np.asarray(by)
-    if not missed.shape == groups.shape == by.shape:
-        raise ValueError(f"missed, groups and by need one shape (n,), got {missed.shape}, {groups.shape}, {by.shape}")
+    missed = booleans("missed", missed)
+    by = np.full(missed.shape, "all") if by is None else by
+    shapes = [missed.shape, np.shape(array(groups)), np.shape(array(by))]
+    if missed.ndim != 1 or len(set(shapes)) > 1:
+        raise ValueError(f"missed, groups and by need one shape (n,), got {', '.join(map(str, shapes))}")
+    (names, codes), (blocks, block_codes) = labels("groups", groups), labels("by", by)
 
     def proportion(count: int, total: int) -> tuple[float, float, float]:
         if total == 0:
@@ -108,11 +124,11 @@ def misrank_table(missed: Any, groups: Any, *, by: Any = None, confidence: float
         return count / total, interval.low, interval.high
 
     rows = []
-    for block in pd.unique(by):
-        inside = by == block
-        total = int(missed[inside].sum())
-        for group in np.unique(groups):
-            members = inside & (groups == group)
+    for b in pd.unique(block_codes):
+        inside = block_codes == b
+        block, total = blocks[b], int(missed[inside].sum())
+        for g, group in enumerate(names):
+            members = inside & (codes == g)
             count = int(missed[members].sum())
             rows.append(
                 (block, group, int(members.sum()), count, *proportion(count, total), *proportion(count, int(members.sum())))
@@ -122,16 +138,22 @@ def misrank_table(missed: Any, groups: Any, *, by: Any = None, confidence: float
 
 
 def top(scores: Any, k: int) -> np.ndarray:
-    """Indices of the k highest scores, best first; ties keep the input order."""
-    scores = np.asarray(scores)
-    if not 1 <= k <= len(scores):
+    """Indices of the k highest of (n,) scores, best first; ties keep the input order."""
+    scores = numbers("scores", scores)
+    if scores.ndim != 1:
+        raise ValueError(f"scores must be (n,), got {scores.shape}")
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= len(scores):
         raise ValueError(f"k must be from 1 to n = {len(scores)}, got {k!r}")
-    return np.argsort(-scores, kind="stable")[:k]
+    # backwards, and not by the negative, which for unsigned numbers and Booleans has another order
+    return len(scores) - 1 - np.argsort(scores[::-1], kind="stable")[::-1][: int(k)]
 
 
 def indices(values: Sequence[Any], choices: Sequence[Any]) -> np.ndarray:
-    """(n,) position of each value in `choices`; raises on one that is not there."""
+    """(n,) position of each value in `choices`; raises on one that is missing or not there, and on a choice given twice."""
+    names, codes = labels("values", values)
     position = {choice: i for i, choice in enumerate(choices)}
-    for value in pd.unique(np.asarray(values, dtype=object)):
-        check_choice("label", value, choices)
-    return np.array([position[value] for value in values], int)
+    if len(position) < len(choices):
+        raise ValueError(f"choices must differ, got {list(choices)}")
+    for name in names:
+        check_choice("label", name, choices)
+    return np.array([position[name] for name in names], int)[codes]

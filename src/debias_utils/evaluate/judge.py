@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..errors import check_choice
+from ..arrays import array, booleans, labels
+from ..errors import check_choice, check_probabilities
 from ..metrics import attribute_shift
 from ..toonville.occupations import OCCUPATIONS
+from ..toonville.people import GENDERS
 
 if TYPE_CHECKING:
     from ..models.attributes import AttributeClassifier
@@ -25,7 +27,7 @@ Judge = Callable[[torch.Tensor], dict[str, torch.Tensor]]
 def read(judge: Judge, images: torch.Tensor, *, batch_size: int = 256) -> dict[str, np.ndarray]:
     """What a judge makes of pictures: (n, 3, h, w) in [0, 1] -> {attribute: (n, classes) probabilities}."""
     parts = [judge(part) for part in images.split(batch_size)]
-    return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
+    return {name: array(torch.cat([part[name] for part in parts])) for name in parts[0]}
 
 
 @torch.no_grad()
@@ -60,7 +62,7 @@ def judge(
         and occupation in [-1, 1].
 
     Raises:
-        ValueError: shapes that do not fit, an unknown occupation.
+        ValueError: shapes that do not fit, an unknown occupation, a judge whose answers are no probabilities (NaN, logits).
     """
     if edited.ndim != 5 or edited.shape[1:] != originals.shape or len(edited) != len(occupations):
         raise ValueError(
@@ -71,6 +73,9 @@ def judge(
         check_choice("occupation", name, attributes.classes["occupation"])
     k, n = edited.shape[:2]
     before, after = (read(attributes, x, batch_size=batch_size) for x in (originals, edited.flatten(0, 1)))
+    for name in (*ATTRIBUTES, "occupation"):
+        for answers in (before, after):
+            check_probabilities(f"the judge's answers about {name}", answers[name])
     columns: dict[str, Any] = {
         "occupation": np.repeat(np.asarray(occupations, dtype=object), n),
         "person": np.tile(np.arange(n), k),
@@ -102,8 +107,20 @@ def flips(rows: pd.DataFrame) -> tuple[float, float]:
     """Shares of gender flips in the rows of `judge`.
 
     Returns:
-        (towards, away): towards the occupation's coding among those who do not fit it, away from it among those who do.
+        (towards, away): towards the occupation's coding among those who do not fit it, away from it among those who do; NaN
+        where there are none.
+
+    Raises:
+        ValueError: something missing, an occupation without coding, an unknown gender.
     """
-    coded = rows["occupation"].map({name: job.gender for name, job in OCCUPATIONS.items()})
-    fits = rows["gender_before"] == coded
-    return float(rows.loc[~fits, "gender_flip"].mean()), float(rows.loc[fits, "gender_flip"].mean())
+    jobs, job = labels("occupation", rows["occupation"])
+    genders, before = labels("gender_before", rows["gender_before"])
+    for name in jobs:
+        check_choice("occupation", name, OCCUPATIONS)
+    for name in genders:
+        check_choice("gender", name, GENDERS)
+    flip = booleans("gender_flip", rows["gender_flip"])
+    coded = np.array([OCCUPATIONS[name].gender for name in jobs], dtype=object)[job]
+    fits = np.array(genders, dtype=object)[before] == coded
+    towards, away = (float(flip[part].mean()) if part.any() else float("nan") for part in (~fits, fits))
+    return towards, away

@@ -7,6 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from ..arrays import floats
+from ..errors import check_choice
 from ..evaluate.names import BEFORE, GRADIENT, GRADIENT_TEXT, ORACLE, ORTHOGONAL, TEXT
 from .figures import COLORS
 
@@ -28,10 +30,19 @@ def curves(means: pd.DataFrame, oracle: pd.Series, *, attributes: Sequence[str] 
 
     Returns:
         The matplotlib figure.
+
+    Raises:
+        ValueError: a column that is absent, a value that is missing: no line is drawn with a silent gap.
     """
     import matplotlib.pyplot as plt
 
+    columns = ["occupation_score", *(f"{attribute}_shift" for attribute in attributes)]
+    for column in columns:
+        check_choice("column", column, means.columns)
+        check_choice("column", column, oracle.index)
     methods = [method for method in LOOKS if method in means.index.unique("method")]
+    for name, drawn in (("means", means.loc[methods, columns]), ("oracle", oracle[columns])):
+        floats(name, drawn)
     fig, panels = plt.subplots(1, len(attributes), figsize=(3 * len(attributes), 3.4), sharex=True, squeeze=False)
     for panel, attribute in zip(panels[0], attributes, strict=True):
         shift = f"{attribute}_shift"

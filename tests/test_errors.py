@@ -1,0 +1,41 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from debias_utils.errors import check_choice, check_positive, check_probabilities, check_unit_interval
+
+
+@pytest.mark.parametrize("value", [pd.NA, np.array([1, 2]), np.nan, None, "z"])
+def test_a_choice_that_cannot_even_be_compared(value):
+    with pytest.raises(ValueError, match=r"unknown rule .*; choose one of: 'a', 'b'"):
+        check_choice("rule", value, ["a", "b"])
+
+
+@pytest.mark.parametrize("value", [0, -1, True, 2.0, 2.5, np.nan, np.inf, None, "3", np.float64(3)])
+def test_what_is_no_positive_whole_number(value):
+    with pytest.raises(ValueError, match="steps must be a whole number of at least 1, got "):
+        check_positive("steps", value)
+
+
+def test_positive_whole_numbers():
+    for value in (1, 10**30, np.int8(3), np.uint64(2)):
+        check_positive("steps", value)
+
+
+@pytest.mark.parametrize("value", [np.nan, -1e-9, 1.1, 97, None, "0.5", np.array([0.1, 0.2])])
+def test_what_is_not_in_the_unit_interval(value):
+    with pytest.raises(ValueError, match=r"rho must lie in \[0, 1\], got "):
+        check_unit_interval("rho", value)
+
+
+@pytest.mark.parametrize(
+    "rows", [[[90.0, 10.0]], [[1.2, -0.2]], [[0.5, 0.4]], [[0.6, 0.6]], [[np.nan, 1.0]], [[0.5, 0.5], [0.2, 0.2]]]
+)
+def test_what_is_no_distribution(rows):
+    with pytest.raises(ValueError, match="p must be probabilities"):
+        check_probabilities("p", np.array(rows))
+
+
+def test_distributions():
+    for rows in ([[0.25, 0.75]], [[1.0, 0.0]], [[0.33, 0.33, 0.33]], [[1.0000001, 0.0]], np.empty((0, 3))):
+        check_probabilities("p", np.array(rows))
