@@ -10,6 +10,7 @@ from ..errors import check_positive
 
 FLOOR = 0.3  # our choice: high enough to bound the interval, low enough to leave the coverage of spread values alone
 SAME = 1e-12  # values nearer than this count as equal: differences of equal numbers are not always 0
+NEAR = 1e-6  # shares and probabilities in float32 leave [0, 1] by so much
 PART = 2**22  # resampled values held at once
 
 
@@ -80,7 +81,7 @@ def mean_interval(
     else:
         below, above = _bootstrap_t(x, tail, repeats, seed)
         low, high = min(low, below), max(high, above)
-    return mean, float(max(low, bottom)), float(min(high, top))
+    return mean, float(min(mean, max(low, bottom))), float(max(mean, min(high, top)))
 
 
 def difference_interval(
@@ -118,7 +119,7 @@ def equal_limits(value: float, n: int, tail: float, bottom: float, top: float) -
 
 def support_of(x: np.ndarray) -> tuple[float, float]:
     """[0, 1] if all values lie there, else [-1, 1] if they do, else no bound."""
-    if x.max() > 1 or x.min() < -1:
+    if x.max() > 1 + NEAR or x.min() < -1 - NEAR:
         return -np.inf, np.inf
     return (0.0 if x.min() >= 0 else -1.0), 1.0
 
@@ -128,7 +129,7 @@ def check_support(x: np.ndarray, support: tuple[float, float]) -> tuple[float, f
     low, high = support
     if not low < high:
         raise ValueError(f"support must be (low, high) with low < high, got {support!r}")
-    if x.min() < low - SAME or x.max() > high + SAME:
+    if x.min() < low - NEAR or x.max() > high + NEAR:
         raise ValueError(f"values from {x.min():g} to {x.max():g} leave the support {support!r}")
     return low, high
 
