@@ -41,7 +41,7 @@ def mean_interval(
 
     - rare flips (5 %) and n = 16: 99 %, since so few counts are possible (their shares, with `support`, 96 %);
     - seven zeros among ten values: 97 to 98.5 % for n = 40;
-    - lognormal values (sigma 1), n = 16: 92 to 93 %; and many zeros with a skewed rest: 93 % for seven among ten, 86 % for
+    - lognormal values (sigma 1), n = 16: about 92 %; and many zeros with a skewed rest: 93 % for seven among ten, 86 % for
       17 among 20. So few values do not show how skewed they are: say so where such an interval is used.
     - with fewer than a dozen values nothing that resamples can be trusted: 6 values cover 85 to 95 %.
 
