@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from debias_utils.discover.intervals import mean_interval
 from debias_utils.discover.uncertainty import bootstrap, permutation_test, share_over_seeds, t_interval
 
 
@@ -27,6 +28,36 @@ def test_bootstrap_coverage():
     assert 0.88 <= inside / 150 <= 0.99
 
 
+def test_the_mean_is_the_one_rule():
+    flips = np.arange(40) < 2
+    assert bootstrap(np.mean, flips) == mean_interval(flips)
+    assert bootstrap(np.mean, np.zeros(40))[2] == pytest.approx(1 - 0.025 ** (1 / 40))
+
+
+def test_bootstrap_refuses_samples_that_are_not_pairs():
+    def later(a, b):
+        return b.mean() - a.mean()
+
+    with pytest.raises(ValueError, match=r"paired: they need one length of at least 2, got \[4, 8\]"):
+        bootstrap(later, np.zeros(4), np.array([0, 0, 0, 0, 0, 1, 1, 1]))
+    with pytest.raises(ValueError, match=r"got \[\]"):
+        bootstrap(later)
+    with pytest.raises(ValueError, match="sample 1 has 1 missing values, the first at 2"):
+        bootstrap(later, np.zeros(4), np.array([0, 0, np.nan, 0]))
+
+
+def test_share_of_the_rest_mirrors_that_of_members():
+    rng = np.random.default_rng(1)
+    for missed, members in (
+        (rng.random((3, 200)) < 0.01, np.arange(200) % 2 == 0),  # some resamples hold no misrank
+        (np.arange(30)[None] < 2, np.arange(30) < 2),
+        (np.arange(30)[None] < 1, np.arange(30) < 1),
+    ):
+        share, low, high = share_over_seeds(missed, members)
+        assert share_over_seeds(missed, ~members) == pytest.approx((1 - share, 1 - high, 1 - low))
+    assert share_over_seeds(np.arange(30)[None] < 2, np.arange(30) < 2) == pytest.approx((1, 0.025 ** (1 / 2), 1))
+
+
 def test_share_over_seeds():
     rng = np.random.default_rng(4)
     members = np.arange(600) % 2 == 0
@@ -48,6 +79,10 @@ def test_t_interval_by_hand_and_its_coverage():
     assert np.mean(inside) == pytest.approx(0.95, abs=0.02)
     with pytest.raises(ValueError, match="at least 2 values"):
         t_interval([1.0])
+    with pytest.raises(ValueError, match="1 not finite, the first at 1"):
+        t_interval([1.0, np.nan, 3.0])
+    assert t_interval([0.8, 0.9, 1.0], support=(0, 1))[1:] == pytest.approx((0.9 - 0.2484, 1), abs=1e-4)
+    assert t_interval([0.5] * 3)[1] < 0.5  # three equal values prove little
 
 
 def test_permutation_is_exact_on_a_case_that_can_be_counted():
@@ -66,6 +101,32 @@ def test_permutation_respects_strata():
     assert permutation_test(missed, members, strata=strata)[1] == 1.0
 
 
+def test_the_difference_is_the_one_that_is_tested():
+    """Within both strata members are missed less often; together, more often, since most are where most are missed."""
+    members = np.repeat([True, False, True, False], [80, 20, 20, 80])
+    missed = np.concatenate([np.arange(n) < d for n, d in ((80, 48), (20, 16), (20, 0), (80, 16))])
+    strata = np.repeat(["often", "rarely"], 100)
+    plain, _ = permutation_test(missed, members)
+    assert plain == pytest.approx(48 / 100 - 32 / 100)
+    difference, p = permutation_test(missed, members, strata=strata)
+    assert difference == pytest.approx(-0.2)  # in both
+    assert p < 0.02
+    lone = permutation_test(np.append(missed, True), np.append(members, True), strata=np.append(strata, "alone"))
+    assert lone == (difference, p)
+
+
+def test_the_difference_is_that_of_mantel_and_haenszel():
+    rng = np.random.default_rng(8)
+    members, missed, strata = rng.random(300) < 0.3, rng.random(300) < 0.4, rng.integers(5, size=300)
+    top = bottom = 0.0
+    for s in range(5):
+        own = strata == s
+        m, r = (members & own).sum(), (~members & own).sum()
+        top += m * r / (m + r) * (missed[members & own].mean() - missed[~members & own].mean())
+        bottom += m * r / (m + r)
+    assert permutation_test(missed, members, strata=strata)[0] == pytest.approx(top / bottom)
+
+
 def test_permutation_level_under_the_null():
     rng = np.random.default_rng(5)
     claims = [
@@ -78,6 +139,18 @@ def test_permutation_level_under_the_null():
 def test_bad_input():
     with pytest.raises(ValueError, match="4 members of 4"):
         permutation_test([True] * 4, [True] * 4)
+    with pytest.raises(ValueError, match="no stratum has both"):
+        permutation_test([True] * 4, [True, True, False, False], strata=[1, 1, 2, 2])
+    with pytest.raises(ValueError, match="need one length"):
+        permutation_test([True] * 4, [True, True, False, False], strata=[1, 1, 2])
+    with pytest.raises(ValueError, match="strata has 1 missing values, the first at 2"):
+        permutation_test([True] * 4, [True, True, False, False], strata=["a", "a", None, "a"])
+    with pytest.raises(ValueError, match="missed has 1 missing values, the first at 0"):
+        permutation_test([np.nan, 1, 0, 0], [True, True, False, False])
+    with pytest.raises(ValueError, match="members must be true or false"):
+        share_over_seeds(np.eye(3), [0.2, 1, 0])
+    with pytest.raises(ValueError, match=r"missed has 1 missing values, the first at \(1, 2\)"):
+        share_over_seeds([[0, 1, 1], [0, 0, np.nan]], np.ones(3))
     with pytest.raises(ValueError, match="nobody is misranked"):
         share_over_seeds(np.zeros((2, 3)), np.ones(3))
     with pytest.raises(ValueError, match="need missed"):

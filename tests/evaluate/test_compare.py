@@ -7,38 +7,12 @@ import pytest
 from debias_utils.evaluate.compare import compare, holm, mean_interval, sign_flip_test
 
 
-@pytest.mark.parametrize("draw", ["normal", "skewed", "mixed"])
-@pytest.mark.parametrize(("n", "least"), [(40, 0.93), (12, 0.91), (6, 0.82)])
-def test_coverage_of_the_interval(draw, n, least):
-    rng, trials = np.random.default_rng(3), 2000 if n == 40 else 500
-    x = {
-        "normal": lambda: rng.standard_normal((trials, n)),
-        "skewed": lambda: rng.exponential(size=(trials, n)) - 1,
-        "mixed": lambda: np.where(rng.random((trials, n)) < 0.3, rng.normal(1, 0.5, (trials, n)), 0) - 0.3,
-    }[draw]()
-    spans = [mean_interval(row, repeats=500, seed=i)[1:] for i, row in enumerate(x)]
-    inside = np.mean([low <= 0 <= high for low, high in spans])
-    assert least <= inside <= 0.97 + (n < 40) * 0.03
-
-
-def test_interval_is_seeded_and_turns_round_with_its_values():
-    x = np.random.default_rng(0).exponential(size=30)
-    mean, low, high = mean_interval(x, seed=1)
-    assert mean == pytest.approx(x.mean())
-    assert low < mean < high
-    assert mean_interval(x, seed=1) == (mean, low, high)
-    assert mean_interval(-x, seed=1) == pytest.approx((-mean, -high, -low))
-    assert mean_interval(10 * x + 2, seed=1) == pytest.approx((10 * mean + 2, 10 * low + 2, 10 * high + 2))
-    mean, low, high = mean_interval([0.0] * 39 + [1.0])
-    assert -0.2 < low < mean < high < 0.4
-    assert mean_interval([0.5, 0.5, 0.5]) == (0.5, 0.5, 0.5)
-
-
 def test_sign_flips_by_hand():
     x = np.array([1.0, 2.0, -0.5, 3.0])
     means = [np.dot(signs, x) / 4 for signs in itertools.product((1, -1), repeat=4)]
     assert sign_flip_test(x) == pytest.approx(np.mean(np.abs(means) >= abs(x.mean()) - 1e-12))
     assert sign_flip_test(np.ones(12)) == pytest.approx(2 / 2**12)
+    assert sign_flip_test(np.full(12, 1e-17)) == 1  # rounding
 
 
 def test_level_of_the_test_where_nothing_differs():
@@ -72,9 +46,26 @@ def test_differences_are_paired_over_people():
     assert found.loc["shift", "n"] == 40
     assert found.loc["shift", "low"] < -0.05 < found.loc["shift", "high"] < -0.03  # far less than the people differ
     assert found.loc["shift", "p_holm"] == pytest.approx(2 * found.loc["shift", "p"])
-    assert tuple(found.loc["score", ["difference", "low", "high", "p"]]) == (0, 0, 0, 1)
+    unseen = 1 - 0.025 ** (1 / 40)  # no difference was seen, which does not prove that there is none
+    assert tuple(found.loc["score", ["difference", "low", "high", "p"]]) == pytest.approx((0, -unseen, unseen, 1))
     few = people(before=0.3, cure=0.25).query("method == 'before' or person < 12")
     assert compare(few, [("cure", "before")], ["shift"])["n"].tolist() == [12]
+
+
+@pytest.mark.parametrize("flips", [1, 2, 3])
+def test_a_few_flips_are_no_difference_by_interval_and_test(flips):
+    table = people(before=0, cure=0)
+    table["flip"] = 0.0
+    table.loc[("cure", 0, 0) : ("cure", 0, flips - 1), "flip"] = 1
+    r = compare(table, [("cure", "before")], ["flip"]).iloc[0]
+    assert r["low"] < 0 < r["difference"] < r["high"]
+    assert r["p"] == pytest.approx(2 / 2**flips, abs=0.02)
+
+
+def test_mean_interval_is_the_one_of_the_book():
+    from debias_utils.discover import intervals
+
+    assert mean_interval is intervals.mean_interval
 
 
 @pytest.mark.parametrize(
@@ -82,6 +73,11 @@ def test_differences_are_paired_over_people():
     [
         (lambda: mean_interval([1.0]), r"need at least 2 finite values \(n,\), got shape \(1,\)"),
         (lambda: sign_flip_test([1.0, np.nan]), "with 1 not finite"),
+        (lambda: holm([0.1, np.nan, None]), r"p-values \(m,\) hold 2 NaN, the first at 1"),
+        (
+            lambda: compare(pd.concat([people(a=0, b=0)] * 2), [("a", "b")], ["shift"]),
+            "'a', 'seed': '0', 'person': '0'} more than once",
+        ),
         (lambda: holm([0.1, 1.2]), r"need p-values \(m,\) in \[0, 1\], got \[0.1, 1.2\]"),
         (lambda: compare(people(a=0), [("a", "b")], ["shift"]), "unknown method 'b'; choose one of: 'a'"),
         (

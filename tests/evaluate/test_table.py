@@ -38,6 +38,19 @@ def test_table_1_has_the_paper_s_lines_and_columns(rows):
     assert cell["mean"] == pytest.approx(block["occupation_score"].mean())
 
 
+def test_the_interval_is_of_these_trainings():
+    """Three trainings x 40 people, whose means differ by twice as much as people explain: what the docstring says."""
+    rng, inside = np.random.default_rng(0), {"these": [], "all": []}
+    for trial in range(500):
+        training = rng.normal(0, np.sqrt(3 / 40), 3)
+        values = np.concatenate([rng.normal(mean, 1, 40) for mean in training])
+        _, low, high = mean_interval(values, repeats=200, seed=trial)
+        inside["these"].append(low <= training.mean() <= high)
+        inside["all"].append(low <= 0 <= high)
+    assert np.mean(inside["these"]) >= 0.93
+    assert np.mean(inside["all"]) == pytest.approx(0.70, abs=0.06)
+
+
 def test_the_paper_s_order_as_printed():
     wide = paper().pivot(index=["editor", "line"], columns="method", values="mean")
     assert (wide[GRADIENT] < wide[BEFORE]).all()

@@ -7,7 +7,7 @@ from hypothesis.extra.numpy import arrays
 
 from debias_utils.evaluate.tradeoff import compare_curves, least_shift
 
-unit = st.floats(0, 1, allow_subnormal=False)
+unit = st.floats(0, 1).map(lambda v: round(v, 6))  # nearer scores are one to the walk below
 curve = st.integers(1, 6).flatmap(lambda s: st.tuples(arrays(float, s, elements=unit), arrays(float, s, elements=unit)))
 
 
@@ -80,7 +80,18 @@ def test_no_method_wins_by_editing_less(rows):
     assert better["difference"] == pytest.approx(-found.loc["before", "area"] / 2, rel=0.05)
     assert better["dominates"] == 1.0
     assert found.loc["before", "dominates"] == 0.0
+    assert tuple(found.loc["before", ["difference", "low", "high", "p"]]) == (0, 0, 0, 1)  # itself
+    assert less["p"] == 1  # no difference but rounding
     assert (found["from_score"].iloc[0], found["to_score"].iloc[0]) == pytest.approx((0.3, 0.54))
+
+
+def test_a_difference_that_is_the_same_for_everybody_is_one(rows):
+    rows["gender_shift"] = rows["method"].map({"before": 0.5, "less": 0.5, "better": 0.3})
+    found = compare_curves(rows, "gender_shift", "before").set_index("method")
+    assert found.loc["better", "difference"] == pytest.approx(-0.2)
+    assert found.loc["better", "p"] < 0.001
+    assert found.loc["better", "low"] < -0.2 < found.loc["better", "high"]  # thirty people, not all there are
+    assert found.loc["less", "p"] == 1
 
 
 def test_the_interval_holds_the_truth_as_often_as_it_says():

@@ -7,25 +7,52 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import check_positive
+from .intervals import (
+    SAME,
+    booleans,
+    check_confidence,
+    check_none_missing,
+    check_support,
+    equal_limits,
+    finite_values,
+    mean_interval,
+    support_of,
+)
+
 
 def bootstrap(statistic: Callable[..., Any], *samples: Any, confidence: float = 0.95, repeats: int = 1000, seed: int = 0):
-    """Percentile bootstrap over rows that are resampled together (`scipy.stats.bootstrap`, paired).
+    """Percentile bootstrap of a statistic, over rows that are resampled together (`scipy.stats.bootstrap`, paired).
+
+    For what is no mean: areas, ratios, calibration errors. Its limits are too near for skewed values and stand still where all
+    are equal; the mean of one sample, `bootstrap(np.mean, values)`, therefore is `mean_interval` of it. Give a paired difference
+    of means to `difference_interval`.
 
     Args:
         statistic: takes as many arrays as there are samples, returns a float.
-        samples: (n, ...) arrays, row i of each belonging to the same picture.
+        samples: (n, ...) arrays of one length, row i of each belonging to the same picture.
 
     Returns:
         (estimate, low, high).
+
+    Raises:
+        ValueError: no samples, samples of different lengths, fewer than 2 rows, missing values.
     """
     from scipy.stats import bootstrap as scipy_bootstrap
 
-    samples = tuple(np.asarray(sample) for sample in samples)
+    arrays = [np.asarray(sample) for sample in samples]
+    lengths = [len(array) if array.ndim else 0 for array in arrays]
+    if len(set(lengths)) != 1 or lengths[0] < 2:
+        raise ValueError(f"samples are paired: they need one length of at least 2, got {lengths}")
+    for i, array in enumerate(arrays):
+        check_none_missing(f"sample {i}", array)
+    n = lengths[0]
+    if statistic is np.mean and len(arrays) == 1 and arrays[0].ndim == 1:
+        return mean_interval(arrays[0], confidence=confidence, repeats=repeats, seed=seed)
 
     def of_rows(rows: np.ndarray) -> float:
-        return statistic(*(sample[rows] for sample in samples))
+        return statistic(*(array[rows] for array in arrays))
 
-    n = len(samples[0])
     interval = scipy_bootstrap(
         (np.arange(n),), of_rows, vectorized=False, n_resamples=repeats, confidence_level=confidence,
         method="percentile", rng=np.random.default_rng(seed),
@@ -40,40 +67,68 @@ def share_over_seeds(missed: Any, members: Any, *, confidence: float = 0.95, rep
     so misranks of different trainings are not independent. With three trainings the bootstrap is too narrow if trainings
     differ much more than people do: report `t_interval` of the single trainings' shares beside it.
 
+    A resample without a misrank has no share and is left out: the interval is one of the share given that somebody is misranked,
+    and that of the rest mirrors it. Where all of the misranked are members, or none, no resample can say otherwise: the limit is
+    then the exact one for as many people as are misranked by any training (see `intervals.equal_limits`).
+
     Args:
         missed: (s, n) bool, misranked by training s. members: (n,) bool.
 
     Returns:
         (estimate, low, high); the estimate pools the misranks of all trainings.
+
+    Raises:
+        ValueError: other shapes, missing values, values that are neither true nor false; nobody is misranked.
     """
-    missed, members = np.asarray(missed, float), np.asarray(members, float)
+    missed, members = booleans("missed", missed), booleans("members", members)
+    check_confidence(confidence)
+    check_positive("repeats", repeats)
     if missed.ndim != 2 or members.shape != missed.shape[1:]:
         raise ValueError(f"need missed (s, n) and members (n,), got {missed.shape} and {members.shape}")
     if not missed.any():
         raise ValueError("nobody is misranked: the share is not defined")
+    tail, estimate = (1 - confidence) / 2, float((missed @ members.astype(float)).sum() / missed.sum())
+    if estimate in (0, 1):
+        return estimate, *equal_limits(estimate, int(missed.any(axis=0).sum()), tail, 0.0, 1.0)
     rng, (s, n) = np.random.default_rng(seed), missed.shape
     trainings = rng.multinomial(s, np.full(s, 1 / s), size=repeats)  # (repeats, s)
     people = rng.multinomial(n, np.full(n, 1 / n), size=repeats)  # (repeats, n)
     weight = np.einsum("rs,sn,rn->rn", trainings, missed, people, optimize=True)
-    shares = (weight @ members) / np.maximum(weight.sum(axis=1), 1e-12)
-    tail = (1 - confidence) / 2
+    total = weight.sum(axis=1)
+    shares = (weight @ members)[total > 0] / total[total > 0]
     low, high = np.quantile(shares, [tail, 1 - tail])
-    return float((missed @ members).sum() / missed.sum()), float(low), float(high)
+    return estimate, float(low), float(high)
 
 
-def t_interval(values: Any, *, confidence: float = 0.95) -> tuple[float, float, float]:
+def t_interval(
+    values: Any, *, confidence: float = 0.95, support: tuple[float, float] | None = None
+) -> tuple[float, float, float]:
     """Mean and Student's t interval of a few independent values, such as one for each training: wide for few, but honest.
+
+    For a dozen people or more `mean_interval` is the book's rule; it cannot resample three values.
+
+    Args:
+        values: (n,), n at least 2. support: (low, high), which the interval does not leave, such as (0, 1) for shares; by
+            default nothing bounds it, unless all values are equal (see `mean_interval`).
 
     Returns:
         (mean, low, high).
-    """
-    from scipy.stats import sem, t
 
-    values = np.asarray(values, float)
-    if values.ndim != 1 or len(values) < 2:
-        raise ValueError(f"an interval needs at least 2 values, got shape {values.shape}")
-    half = float(sem(values) * t.ppf((1 + confidence) / 2, len(values) - 1))
-    return float(values.mean()), float(values.mean()) - half, float(values.mean()) + half
+    Raises:
+        ValueError: fewer than 2 values, or some that are not finite or outside of the support.
+    """
+    from scipy.stats import t
+
+    if np.ndim(values) != 1 or np.size(values) < 2:
+        raise ValueError(f"an interval needs at least 2 values, got shape {np.shape(values)}")
+    x = finite_values(values)
+    check_confidence(confidence)
+    n, mean, tail = len(x), float(x.mean()), (1 - confidence) / 2
+    bottom, top = (-np.inf, np.inf) if support is None else check_support(x, support)
+    if np.ptp(x) <= SAME:
+        return mean, *equal_limits(mean, n, tail, *(support or support_of(x)))
+    half = float(x.std(ddof=1) / np.sqrt(n) * t.ppf(1 - tail, n - 1))
+    return mean, max(mean - half, bottom), min(mean + half, top)
 
 
 def permutation_test(missed: Any, members: Any, *, strata: Any = None, repeats: int = 5000, seed: int = 0) -> tuple[float, float]:
@@ -83,10 +138,21 @@ def permutation_test(missed: Any, members: Any, *, strata: Any = None, repeats: 
         missed: (n,) bool. members: (n,) bool. strata: (n,) labels within which people are exchangeable (the occupation).
 
     Returns:
-        (difference of the rates, members - rest; two-sided p-value, at least 1 / (repeats + 1)).
+        (difference of the rates, members - rest; two-sided p-value, at least 1 / (repeats + 1)). With strata the difference is
+        the one that is tested: the mean of the strata's differences, with the weights m * r / (m + r) of Mantel and Haenszel for
+        m members and r others. A stratum that lacks either says nothing and has no weight.
+
+    Raises:
+        ValueError: lengths that differ, missing values, values that are neither true nor false; no stratum with members and
+            others.
     """
-    missed, members = np.asarray(missed, bool), np.asarray(members, bool)
-    strata = np.zeros(len(missed), int) if strata is None else np.unique(np.asarray(strata), return_inverse=True)[1]
+    missed, members = booleans("missed", missed), booleans("members", members)
+    check_positive("repeats", repeats)
+    strata = np.zeros(len(missed), int) if strata is None else np.asarray(strata)
+    if missed.ndim != 1 or members.shape != missed.shape or strata.shape != missed.shape:
+        raise ValueError(f"missed, members and strata need one length, got {missed.shape}, {members.shape} and {strata.shape}")
+    check_none_missing("strata", strata)
+    strata = np.unique(strata, return_inverse=True)[1]
     if members.all() or not members.any():
         raise ValueError(f"a comparison needs members and others, got {members.sum()} members of {members.size}")
     rng = np.random.default_rng(seed)
@@ -95,7 +161,11 @@ def permutation_test(missed: Any, members: Any, *, strata: Any = None, repeats: 
         (int(m.sum()), int((~m).sum()), int(d.sum()))
         for m, d in ((members[strata == s], missed[strata == s]) for s in np.unique(strata))
     ]
+    weight = sum(m * rest / (m + rest) for m, rest, _ in counts)
+    if not weight:
+        raise ValueError("a comparison needs members and others in the same stratum, and no stratum has both")
     shuffled = sum(rng.hypergeometric(m, rest, d, size=repeats) for m, rest, d in counts)
-    observed, expected = int(missed[members].sum()), sum(d * m / (m + rest) for m, rest, d in counts)
-    extreme = int((np.abs(shuffled - expected) >= abs(observed - expected) - 1e-9).sum())
-    return float(missed[members].mean() - missed[~members].mean()), (extreme + 1) / (repeats + 1)
+    expected = sum(d * m / (m + rest) for m, rest, d in counts)
+    away = int(missed[members].sum()) - expected
+    extreme = int((np.abs(shuffled - expected) >= abs(away) - 1e-9).sum())
+    return float(away / weight), (extreme + 1) / (repeats + 1)

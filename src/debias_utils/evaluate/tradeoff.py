@@ -50,8 +50,8 @@ def compare_curves(
 ) -> pd.DataFrame:
     """Methods against another at equal occupation scores: the mean of `least_shift` over the scores that all of them reach.
 
-    Intervals and tests are those of `compare`, on the jackknife's pseudo-values of each person (Efron and Tibshirani 1993,
-    chapter 11): the mean of a least shift is no mean over people, but nearly one of these.
+    Intervals (`mean_interval`) and tests are those of `compare`, on the jackknife's pseudo-values of each person (Efron and
+    Tibshirani 1993, chapter 11): the mean of a least shift is no mean over people, but nearly one of these.
 
     Args:
         rows: of one editor, with several strengths for each method; for all methods the same people and occupations. measure:
@@ -96,8 +96,9 @@ def compare_curves(
     for method in curves:
         d, apart = pseudo[method] - pseudo[other], resampled[method] - resampled[other]
         dominates = float(((apart < 1e-9).all(axis=1) & (apart < -1e-9).any(axis=1)).mean())
-        found = mean_interval(d, seed=seed)[1:], sign_flip_test(d, seed=seed) if np.ptp(d) else 1.0
-        lines.append((method, area[method], area[method] - area[other], *found[0], found[1], dominates, n, low, high))
+        span = (0.0, 0.0) if method == other else mean_interval(d, seed=seed, support=(-np.inf, np.inf))[1:]
+        p = sign_flip_test(d, seed=seed)
+        lines.append((method, area[method], area[method] - area[other], *span, p, dominates, n, low, high))
     columns = ["method", "area", "difference", "low", "high", "p", "dominates", "n", "from_score", "to_score"]
     return pd.DataFrame(lines, columns=columns)
 
