@@ -80,8 +80,8 @@ def test_official_lpips(shared, name, shape):
 def test_perceptual_by_hand():
     perceptual = Perceptual(lambda images: [images])  # the features are the channels themselves
     a, b = torch.zeros(1, 3, 1, 2), torch.zeros(1, 3, 1, 2)
-    a[0, 0], b[0, 0] = 2, 7  # unit length: no distance
-    b[0, 1, 0, 1] = 7  # at one of two places 45 degrees
+    a[0, 0], b[0, 0] = 0.2, 0.7  # unit length: no distance
+    b[0, 1, 0, 1] = 0.7  # at one of two places 45 degrees
     root = 0.5**0.5
     square = (1 - root) ** 2, root**2, 0.0
     assert perceptual(a, b).tolist() == pytest.approx([sum(square) / 3 / 2])
