@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -103,7 +104,9 @@ def read_weights(path: Path, *, openai_sha256: str) -> tuple[dict[str, torch.Ten
     if zipfile.is_zipfile(path) and any(name.endswith("/constants.pkl") for name in zipfile.ZipFile(path).namelist()):
         if assets.sha256_of(path) != openai_sha256:
             raise ValueError(f"{path} is a TorchScript archive, a program, and not OpenAI's of this name: save its state_dict()")
-        state = dict(torch.jit.load(path, map_location="cpu").state_dict())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # TorchScript is deprecated
+            state = dict(torch.jit.load(str(path), map_location="cpu").state_dict())
     else:
         try:
             state = dict(load_state_dict(str(path), device="cpu", weights_only=True))

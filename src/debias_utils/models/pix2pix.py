@@ -76,8 +76,8 @@ class Pix2Pix(nn.Module):
             folder = assets.packaged_model(str(source))
         elif not folder.is_dir() and not is_hub:
             raise ValueError(
-                f"{str(source)!r} is neither a folder nor a hub name such as 'timbrooks/instruct-pix2pix', nor a packaged editor, "
-                f"one of: {', '.join(map(repr, editors))}"
+                f"{str(source)!r} is neither a folder nor a hub name such as 'timbrooks/instruct-pix2pix', nor a packaged "
+                f"editor: {', '.join(map(repr, editors))}"
             )
         from diffusers import StableDiffusionInstructPix2PixPipeline
 
