@@ -84,8 +84,8 @@ def test_official_lpips(fixtures, name, shape):
 def test_perceptual_by_hand():
     perceptual = Perceptual(lambda images: [images])  # the features are the channels themselves
     a, b = torch.zeros(1, 3, 1, 2), torch.zeros(1, 3, 1, 2)
-    a[0, 0], b[0, 0] = 2, 7  # unit length: no distance
-    b[0, 1, 0, 1] = 7  # at one of two places 45 degrees
+    a[0, 0], b[0, 0] = 0.2, 0.7  # unit length: no distance
+    b[0, 1, 0, 1] = 0.7  # at one of two places 45 degrees
     root = 0.5**0.5
     square = (1 - root) ** 2, root**2, 0.0
     assert perceptual(a, b).tolist() == pytest.approx([sum(square) / 3 / 2])
@@ -244,3 +244,29 @@ def test_the_optimiser_goes_on_without_them_and_their_traces_are_empty():
         identity_loss(crops, originals, landmarks=torch.full((3, 5, 2), torch.nan))
     with pytest.raises(ValueError, match=r"\(3, 5, 2\).* got \(2, 5, 2\)"):
         identity_loss(crops, originals, landmarks=landmarks[:2])
+
+
+@pytest.mark.parametrize("with_landmarks", [True, False])
+def test_generated_and_original_pictures_have_one_size(with_landmarks):
+    originals, landmarks = faces()
+    network = crops if with_landmarks else (lambda images: images.mean(dim=(2, 3)))
+    identity = identity_loss(network, originals, landmarks=landmarks if with_landmarks else None)
+    twice = nn.functional.interpolate(originals, scale_factor=2)
+    for loss in (identity, perceptual_loss(Perceptual(convolutions()), originals)):
+        assert loss(originals, torch.arange(3)).abs().max() < 1e-9
+        with pytest.raises(ValueError, match="generated and original pictures must have one size, got 48 x 48 and 24 x 24"):
+            loss(twice, torch.arange(3))
+    with pytest.raises(ValueError, match="two pictures that are compared must have one size, got 24 x 24 and 48 x 48"):
+        Perceptual(convolutions())(originals, twice)
+
+
+def test_arrays_are_named_where_tensors_are_meant(clip):
+    for call, message in [
+        (lambda: clip_loss(clip, np.ones(128)), "text must be a float tensor, got ndarray"),
+        (lambda: clip_loss(clip, torch.ones(128, dtype=torch.int64)), "text must be a float tensor, got torch.int64"),
+        (lambda: perceptual_loss(Perceptual(convolutions()), pictures(2).numpy()), "originals as a float tensor .* got ndarray"),
+        (lambda: identity_loss(crops, faces()[0])(faces()[0].numpy(), torch.arange(3)), "generated pictures as a float tensor"),
+        (lambda: identity_loss(crops, faces()[0])(255 * faces()[0], torch.arange(3)), r"generated pictures must lie in \[0, 1\]"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            call()

@@ -82,3 +82,80 @@ def test_tower_without_default(clip):
 
     with pytest.raises(ValueError, match="no default layer for the image tower Identity of 'other'"):
         default_layer(Other())
+
+
+@pytest.mark.parametrize("tower", ["clip", "vit"])
+@pytest.mark.parametrize("sides", [(96, 64), (64, 96), (97, 64), (64, 131)])
+def test_the_map_of_a_padded_picture_lies_where_clip_looked(tower, sides, world, request):
+    """Bands around a square picture change no embedding, so they change no map and get no heat."""
+    net = request.getfixturevalue(tower)
+    images, text = world[1][:8], net.encode_prompts(["nurse"])[0]
+    top, left = round((sides[0] - 64) / 2), round((sides[1] - 64) / 2)
+    padded = torch.full((8, 3, *sides), 0.5)
+    padded[..., top : top + 64, left : left + 64] = images
+    assert torch.allclose(net.encode_image(padded), net.encode_image(images), atol=1e-5)
+    found, right = gradcam(net, padded, text), gradcam(net, images, text)
+    inside = torch.zeros(sides, dtype=torch.bool)
+    inside[top : top + 64, left : left + 64] = True
+    assert found.maps[:, ~inside].abs().max() == 0
+    assert torch.allclose(found.maps[:, inside], right.maps.flatten(1), atol=1e-3)
+    shares = heat_shares(found.maps, {"bands": (~inside).float().expand(8, -1, -1), "picture": inside.expand(8, -1, -1)})
+    seen = ~found.empty
+    assert shares["bands"][seen].abs().max() == 0
+    assert torch.allclose(shares["picture"][seen], torch.ones(int(seen.sum())))
+
+
+@pytest.mark.parametrize("sides", [(200, 130), (301, 512), (90, 131), (129, 128)])
+def test_the_place_of_the_crop_goes_back_through_resizing(clip, world, sides):
+    """The square of the short side around the centre: no heat beyond it, and the same map as of the square alone."""
+    short = min(sides)
+    top, left = ((length - short) / 2 for length in sides)
+    images = torch.nn.functional.interpolate(world[1][:4], size=sides, mode="bilinear")
+    found = gradcam(clip, images, clip.encode_prompts(["nurse"])[0])
+    heat = found.maps.amax(dim=0)
+    pixel = short / clip.image_size + 1  # one of the network's input, and one of the picture
+    for line, start in ((heat.amax(dim=1), top), (heat.amax(dim=0), left)):
+        at = torch.arange(len(line))
+        assert line[(at < start - pixel) | (at >= start + short + pixel)].sum() == 0
+    square = images[..., round(top) : round(top) + short, round(left) : round(left) + short]
+    alone = gradcam(clip, square, clip.encode_prompts(["nurse"])[0])
+    cut = found.maps[:, round(top) : round(top) + short, round(left) : round(left) + short]
+    for a, b in zip(cut, alone.maps, strict=True):
+        assert np.corrcoef(a.flatten(), b.flatten())[0, 1] > 0.9  # a shift by a pixel of the picture apart
+
+
+def test_placement_is_what_torchvision_does(clip):
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.functional import center_crop, resize
+
+    for sides in [(64, 64), (65, 64), (64, 67), (97, 64), (150, 90), (90, 151), (31, 77), (200, 201), (40, 40)]:
+        image = torch.rand(1, 3, *sides)
+        right = center_crop(resize(image, [64], interpolation=InterpolationMode.BICUBIC, antialias=True), [64])
+        assert torch.equal(clip.preprocess(image), (right - clip.mean) / clip.std), sides
+
+
+@pytest.mark.parametrize(
+    ("images", "text", "message"),
+    [
+        (np.zeros((1, 3, 64, 64), np.float32), torch.ones(128), "float tensor .* got ndarray"),
+        (torch.zeros(2, 3, 64, 64), np.ones(128), "text must be a float tensor, got ndarray"),
+        (torch.zeros(2, 3, 64, 64), torch.ones(3, 128), r"text must be \(d,\) or \(2, d\), .* got \(3, 128\)"),
+        (torch.full((2, 3, 64, 64), 255.0), torch.ones(128), "got values from 255"),
+    ],
+)
+def test_bad_input(clip, images, text, message):
+    with pytest.raises(ValueError, match=message):
+        gradcam(clip, images, text)
+    with pytest.raises(ValueError, match=r"mask of 'face' has shape \(64, 64\), the maps have \(2, 64, 64\)"):
+        heat_shares(torch.ones(2, 64, 64), {"face": torch.ones(64, 64)})
+
+
+def test_any_precision_is_explained_alike(clip, world):
+    from debias_utils.models.clip import Clip
+
+    images, text = world[1][:3], clip.encode_prompts(["nurse"])[0]
+    right = gradcam(clip, images, text).maps
+    assert torch.equal(gradcam(clip, images.double(), text.double()).maps, right)
+    half = gradcam(Clip.load(clip.name).to(torch.bfloat16), images, text).maps
+    assert half.dtype == torch.float32
+    assert (half - right).abs().mean() < 0.1

@@ -82,6 +82,16 @@ def test_checksum_tells_weights_apart(clip):
         (lambda c: c.encode_text([None]), "only texts"),
         (lambda c: c.encode_prompts([]), "at least one text"),
         (lambda c: c.encode_prompts(["nurse"], templates=["a photo"]), "template 'a photo' has no {}"),
+        (lambda c: c.encode_prompts(["nurse"], templates=["a {} in {place}"]), "must have one {}, and nothing else in braces"),
+        (lambda c: c.encode_prompts(["nurse"], templates=["{} and {}"]), "must have one {}, and nothing else"),
+        (lambda c: c.encode_prompts(["nurse"], templates=["a {} {"]), "template 'a {} {' cannot be filled"),
+        (lambda c: c.encode_text(None), "need a list of texts, got None"),
+        (lambda c: c.encode_text(["a"], batch_size=0), "batch_size must be"),
+        (
+            lambda c: c.encode_text(["so " * 40 + "ends this text"]),
+            r"longer than the 32 tokens that fit .* 'so .* ends this text' would",
+        ),
+        (lambda c: c.encode_text(["a nurse", "a " * 30 + "here"]), "; 'here' would be cut"),
         (lambda c: Clip.load("toonville-rn-rho7-seed0"), "unknown model 'toonville-rn-rho7-seed0'; choose one of"),
         (lambda c: Clip.load("RN9000", pretrained="openai"), "unknown open_clip architecture 'RN9000'"),
         (lambda c: Clip.load("RN50", pretrained="nobody"), "unknown pretrained tag of RN50 'nobody'; choose one of: 'openai'"),
@@ -100,10 +110,20 @@ def test_official_model_through_the_same_door(open_clip_files):
     features = clip.model.encode_image(torch.from_numpy(official["images"]).float())
     assert np.allclose(features.numpy(), official["gelu/image_features"], atol=2e-5)
     texts = json.loads((folder / "meta.json").read_text())["texts"]
-    assert np.allclose(clip.encode_text(texts).numpy(), official["gelu/text_features_normalized"], atol=2e-5)
+    fits = [i for i, text in enumerate(texts) if len(text) < 100]
+    assert len(fits) == len(texts) - 1  # the reference cut the other one to 77 tokens
+    found = clip.encode_text([texts[i] for i in fits]).numpy()
+    assert np.allclose(found, official["gelu/text_features_normalized"][fits], atol=2e-5)
     raw = torch.from_numpy(official["raw_uint8"]).permute(2, 0, 1)[None].float() / 255
     assert clip.preprocess(raw).shape[1:] == official["gelu/preprocessed"].shape[-3:]
     assert (
         np.abs(clip.preprocess(raw)[0].numpy() - official["gelu/preprocessed"].reshape(clip.preprocess(raw)[0].shape)).mean()
         < 0.02
     )
+
+
+def test_a_text_that_just_fits_is_whole(clip):
+    fits = " ".join(["a"] * 30)  # with start and end 32 tokens
+    assert clip.tokenize([fits])[0, -1] == clip.tokenizer.eot_token_id
+    with pytest.raises(ValueError, match="; 'here' would be cut"):
+        clip.encode_text([fits + " here"])

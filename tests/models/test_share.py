@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -55,6 +56,8 @@ def test_it_is_a_stylegan2_that_loads(generator, ws):
     [
         (range(3), 2, "one for each of 4 channels; got 3"),
         ([0, 1, 2, 4], 2, "work must be numbers 0, 1, ... without a gap"),
+        (range(4), 2.5, "work and copies must be whole numbers"),
+        (range(4), [1, 2.0, 3, 4], "work and copies must be whole numbers"),
         (range(4), 0, "copies must be whole numbers of at least 1, one for each of 4 works, got 0"),
         (range(4), [1, 2], r"one for each of 4 works, got \[1, 2\]"),
     ],
@@ -62,3 +65,11 @@ def test_it_is_a_stylegan2_that_loads(generator, ws):
 def test_bad_shares_are_named(generator, work, copies, message):
     with pytest.raises(ValueError, match=message):
         share_work(generator, work, copies)
+
+
+def test_numbers_of_numpy_and_torch_are_numbers(generator):
+    expected = share_work(generator, range(4), [3, 1, 2, 1]).state_dict()
+    for copies in (np.array([3, 1, 2, 1]), torch.tensor([3, 1, 2, 1])):
+        found = share_work(generator, torch.arange(4), copies).state_dict()
+        assert all(torch.equal(value, expected[name]) for name, value in found.items())
+    assert share_work(generator, np.arange(4), np.int64(2)).style_sizes[0] == 8

@@ -19,7 +19,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..models.align import ARCFACE, align_faces, check_landmarks, missing_faces
-from ..models.clip import Clip, check_pictures
+from ..models.clip import Clip
+from ..models.pictures import at_least_float32, check_pictures, check_same_size, check_tensor, fit, like
 
 Features = Callable[[torch.Tensor], Sequence[torch.Tensor]]
 
@@ -53,13 +54,14 @@ def clip_loss(clip: Clip, text: torch.Tensor) -> Loss:
     Raises:
         ValueError: text is of another shape, holds NaN or has length 0.
     """
+    check_tensor("text", text)
     if text.ndim not in (1, 2) or not bool((text.norm(dim=-1) > 0).all()):  # also false for NaN
         raise ValueError(f"text must be (d,) or (n, d) without NaN or rows of length 0, got shape {tuple(text.shape)}")
-    text = F.normalize(_at_least_float32(text.detach()), dim=-1)
+    text = F.normalize(at_least_float32(text.detach()), dim=-1)
 
     def loss(images: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         embeddings = clip.encode_image(images)  # (m, d) of length 1
-        return 1 - (embeddings * (text if text.ndim == 1 else text[index]).to(embeddings)).sum(dim=-1)
+        return 1 - (embeddings * like(text if text.ndim == 1 else text[index], embeddings)).sum(dim=-1)
 
     return Loss(loss, rows=None if text.ndim == 1 else len(text))
 
@@ -76,7 +78,8 @@ def identity_loss(identity: Callable[[torch.Tensor], torch.Tensor], originals: t
             identity is kept in them.
 
     Raises:
-        ValueError: originals or landmarks of another shape, or no face at all.
+        ValueError: originals or landmarks of another shape, or no face at all; when called, pictures outside [0, 1] or of
+            another size than the originals.
     """
     absent = [] if landmarks is None else missing_faces(landmarks)
     if landmarks is not None:
@@ -92,7 +95,7 @@ def identity_loss(identity: Callable[[torch.Tensor], torch.Tensor], originals: t
 
     def features(images: torch.Tensor, index: torch.Tensor) -> list[torch.Tensor]:
         faces = images if landmarks is None else align_faces(images, points[index])
-        return [F.normalize(_at_least_float32(identity(faces)), dim=-1)]
+        return [F.normalize(at_least_float32(identity(fit(faces, identity))), dim=-1)]
 
     def distance(a: Sequence[torch.Tensor], b: Sequence[torch.Tensor]) -> torch.Tensor:
         return 1 - (a[0] * b[0]).sum(dim=-1)
@@ -147,8 +150,11 @@ class Perceptual(nn.Module):
         self.weights = None if weights is None else nn.ParameterList([nn.Parameter(w.detach().flatten(), False) for w in weights])
 
     def features(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """The network's feature maps, of unit length over the channels: (n, 3, h, w) in [0, 1] -> list of (n, c, h', w')."""
-        maps = [_at_least_float32(m) for m in self.network(images)]
+        """The network's feature maps, of unit length over the channels: (n, 3, h, w) in [0, 1] -> list of (n, c, h', w').
+
+        Nothing is checked here. Pictures get the precision of the network if it is a module or its method, else of the weights.
+        """
+        maps = [at_least_float32(m) for m in self.network(fit(images, self.network, *(self.weights or ())))]
         channels = [m.shape[1] for m in maps]
         if self.weights is not None and channels != [len(weight) for weight in self.weights]:
             raise ValueError(f"weights for {[len(w) for w in self.weights]} channels do not fit feature maps of {channels}")
@@ -163,7 +169,17 @@ class Perceptual(nn.Module):
         return torch.stack([s @ weight.to(s) for s, weight in zip(squares, self.weights, strict=True)]).sum(dim=0)
 
     def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        """Distance between pictures (n, 3, h, w) in [0, 1]: (n,), 0 for equal pictures."""
+        """Distance between pictures (n, 3, h, w) in [0, 1]: (n,), 0 for equal pictures.
+
+        Where a gradient is recorded pictures may leave [0, 1], as those of a decoder in training do.
+
+        Raises:
+            ValueError: wrong shape or dtype, two sizes; without a gradient, values outside [0, 1] (by more than 0.1) or NaN.
+        """
+        for images in (a, b):
+            if not (isinstance(images, torch.Tensor) and images.requires_grad and torch.is_grad_enabled()):
+                check_pictures(images)
+        check_same_size(a, b, names="two pictures that are compared")
         return self.distance(self.features(a), self.features(b))
 
 
@@ -186,17 +202,14 @@ class _ToOriginals:
         self.kept: list[torch.Tensor] = []  # features of originals[index]
 
     def __call__(self, images: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        check_pictures(images, name="generated pictures")
+        check_same_size(images, self.originals, names="generated and original pictures")
         if not torch.equal(index, self.index):
             same = index[:, None] == self.index  # (m, rows at hand)
             if same.any(dim=1).all():
                 self.kept = [feature[same.int().argmax(dim=1)] for feature in self.kept]
             else:
                 with torch.no_grad():
-                    self.kept = self.features(self.originals[index].to(images), index)
+                    self.kept = self.features(like(self.originals[index], images), index)
             self.index = index
         return self.distance(self.kept, self.features(images, index))
-
-
-def _at_least_float32(x: torch.Tensor) -> torch.Tensor:
-    """Half precision underflows in norms."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))

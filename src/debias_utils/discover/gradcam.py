@@ -9,10 +9,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..models.clip import Clip
+from ..models.pictures import check_pictures, check_tensor, like
 
 
 class Heatmaps(NamedTuple):
-    """maps: (n, h, w) float in [0, 1], the size of the pictures, each with maximum 1; empty: (n,) bool, map is zero."""
+    """maps: (n, h, w) float in [0, 1], the size of the pictures, each with maximum 1; empty: (n,) bool, map is zero.
+
+    CLIP sees the centre of a picture, a square as long as its short side: the maps lie there, and are 0 elsewhere.
+    """
 
     maps: torch.Tensor
     empty: torch.Tensor
@@ -49,25 +53,49 @@ def gradcam(clip: Clip, images: torch.Tensor, text: torch.Tensor, *, layer: nn.M
         text: (d,) or (n, d) unit-length text embeddings. layer: default `default_layer`.
 
     Returns:
-        `Heatmaps` of the pictures' size, bilinear between the cells of the layer's grid.
+        `Heatmaps` of the pictures' size, bilinear between the cells of the layer's grid, 0 beyond the crop that CLIP sees.
+
+    Raises:
+        ValueError: pictures as in `Clip.encode_image`; a text of another shape.
     """
     from pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
 
-    target = text.to(clip.device).expand(len(images), -1)  # (n, d)
+    check_pictures(images)
+    check_tensor("text", text)
+    if text.ndim not in (1, 2) or (text.ndim == 2 and len(text) not in (1, len(images))):
+        raise ValueError(f"text must be (d,) or ({len(images)}, d), one row for each picture, got {tuple(text.shape)}")
+    target = text.float().to(clip.device).expand(len(images), -1)  # (n, d)
     reshape = _patches_to_grid if is_vit(clip) else None
     hooks = ActivationsAndGradients(clip, [layer or default_layer(clip)], reshape)
     try:
         with torch.enable_grad():  # the pictures need a gradient for the frozen model to keep its graph
-            embedding = clip.encode_image(images.to(clip.device).detach().requires_grad_(True), batch_size=len(images))
+            embedding = clip.encode_image(images.detach().clone().requires_grad_(True), batch_size=max(1, len(images)))
             (embedding * target).sum().backward()
-        activations, gradients = hooks.activations[0].to(clip.device), hooks.gradients[0].to(clip.device)  # (n, c, gh, gw)
+        found = hooks.activations[0], hooks.gradients[0]
+        activations, gradients = (x.float().to(clip.device) for x in found)  # (n, c, gh, gw)
     finally:
         hooks.release()
     weights = gradients.mean(dim=(2, 3), keepdim=True)  # (n, c, 1, 1)
     maps = F.relu((weights * activations).sum(dim=1, keepdim=True))  # (n, 1, gh, gw)
-    maps = F.interpolate(maps, size=images.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+    maps = _to_picture(maps, clip, *images.shape[-2:])[:, 0]
     peak = maps.amax(dim=(1, 2))
     return Heatmaps((maps / peak.clamp_min(torch.finfo(maps.dtype).tiny)[:, None, None]).detach(), (peak == 0).detach())
+
+
+def _to_picture(maps: torch.Tensor, clip: Clip, height: int, width: int) -> torch.Tensor:
+    """Maps of the crop that CLIP sees, (n, 1, gh, gw), at its place in the picture: (n, 1, height, width), 0 elsewhere."""
+    if height == width:
+        return F.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)
+    h, w, top, left = clip.placement(height, width)
+    places = []
+    for length, resized, start in ((height, h, top), (width, w, left)):
+        pixel = torch.arange(length, dtype=torch.float64) + 0.5  # centres, counted from the picture's edge
+        place = (pixel * resized / length - start) / clip.image_size  # 0 and 1 at the edges of the crop
+        places.append((2 * place - 1).to(maps.dtype).to(maps.device))  # -1 and 1, as grid_sample has it
+    y, x = torch.meshgrid(*places, indexing="ij")
+    grid = torch.stack([x, y], dim=-1).expand(len(maps), -1, -1, -1)
+    found = F.grid_sample(maps, grid, padding_mode="border", align_corners=False)
+    return found * ((x.abs() <= 1) & (y.abs() <= 1))
 
 
 def _patches_to_grid(tokens: torch.Tensor) -> torch.Tensor:
@@ -81,10 +109,17 @@ def heat_shares(maps: torch.Tensor, masks: dict[str, torch.Tensor]) -> dict[str,
     """Which share of a picture's heat falls on each part; with masks that cover the picture the shares sum to 1.
 
     Args:
-        maps: (n, h, w) >= 0. masks: {part: (n, h, w) in [0, 1]}.
+        maps: (n, h, w) >= 0. masks: {part: (n, h, w) in [0, 1]}, of the pictures' size like the maps.
 
     Returns:
         {part: (n,)}; NaN where the map is zero everywhere.
+
+    Raises:
+        ValueError: masks of another shape than the maps.
     """
-    total = maps.sum(dim=(1, 2))
-    return {part: (maps * torch.as_tensor(mask).to(maps)).sum(dim=(1, 2)) / total for part, mask in masks.items()}
+    check_tensor("maps", maps)
+    total, parts = maps.sum(dim=(1, 2)), {part: torch.as_tensor(mask) for part, mask in masks.items()}
+    for part, mask in parts.items():
+        if mask.shape != maps.shape:
+            raise ValueError(f"the mask of {part!r} has shape {tuple(mask.shape)}, the maps have {tuple(maps.shape)}")
+    return {part: (maps * like(mask, maps)).sum(dim=(1, 2)) / total for part, mask in parts.items()}

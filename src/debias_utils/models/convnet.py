@@ -13,6 +13,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from .. import assets
+from .loading import packaged
+from .pictures import like
 
 
 class ConvNet(nn.Module):
@@ -41,7 +43,7 @@ class ConvNet(nn.Module):
         """The four stages' feature maps, (n, c, h, w) each, of pictures (n, 3, s, s) in [0, 1]."""
         if images.shape[1:] != (3, self.image_size, self.image_size):
             raise ValueError(f"need pictures (n, 3, {self.image_size}, {self.image_size}), got {tuple(images.shape)}")
-        x, maps = 2.0 * images - 1.0, []
+        x, maps = 2.0 * like(images, self.head.weight) - 1.0, []
         for stage in self.stages:
             x = stage(x)
             maps.append(x)
@@ -58,13 +60,13 @@ def _convolution(inputs: int, outputs: int, *, stride: int = 1) -> nn.Sequential
     )
 
 
-def load(name: str) -> tuple[ConvNet, dict[str, Any]]:
+def load(name: str, *, kind: str | None = None) -> tuple[ConvNet, dict[str, Any]]:
     """A packaged network, frozen and in eval mode, and its config.json.
 
     Raises:
-        ValueError: there is no model of that name, or a file was altered; see `assets.packaged_model`.
+        ValueError: there is no model of that name, or none of that `kind`, one of `loading.KINDS`; a file was altered.
     """
-    return read(assets.packaged_model(name))
+    return read(packaged(kind, name) if kind else assets.packaged_model(name))
 
 
 def read(folder: Path) -> tuple[ConvNet, dict[str, Any]]:

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from . import convnet
+from .pictures import check_pictures
 
 
 class IdentityEmbedder(nn.Module):
@@ -18,9 +19,10 @@ class IdentityEmbedder(nn.Module):
 
     @classmethod
     def load(cls, name: str = "toonville-identity", *, device: str | torch.device = "cpu") -> IdentityEmbedder:
-        """Load a packaged embedder; errors as in `assets.packaged_model`."""
-        return cls(convnet.load(name)[0]).to(device)
+        """Load a packaged embedder; ``ValueError`` for a model of another kind, or an altered file."""
+        return cls(convnet.load(name, kind="identity embedder")[0]).to(device)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(n, 3, h, w) pictures in [0, 1] -> (n, d) float32 of length 1; differentiable."""
+        check_pictures(images)
         return F.normalize(self.network(images).float(), dim=1)

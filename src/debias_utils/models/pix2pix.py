@@ -18,8 +18,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from .. import assets
 from ..errors import check_positive
-from .clip import TEMPLATES, check_pictures, check_texts, fill_templates
+from .clip import TEMPLATES, check_texts, fill_templates
+from .loading import check_loaded, packaged_names
+from .pictures import at_least_float32, check_pictures, like
 
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
@@ -57,31 +60,45 @@ class Pix2Pix(nn.Module):
         """Load a folder that diffusers saved, or a public checkpoint of the hub; safetensors only, never a pickle.
 
         Args:
-            source: a folder, read without the network, or a hub name such as "timbrooks/instruct-pix2pix".
+            source: a packaged editor ("toonville-pix2pix-rho0.9"), a folder, read without the network, or a hub name such as
+                "timbrooks/instruct-pix2pix".
             device: where to put it.
             dtype: of all parts; None takes float16 on a GPU and float32 elsewhere.
 
         Raises:
-            ValueError: no such folder, parts that are missing from it, a UNet that takes no image latents.
+            ValueError: no such folder, parts that are missing from it, a UNet that takes no image latents, or weights that the
+                installed libraries did not read as they were saved (they fill in random ones and only log it).
             OSError: a hub name that cannot be reached or has no safetensors.
         """
-        folder = Path(source)
-        if folder.is_dir():
-            missing = [name for name in ("model_index.json", *PARTS) if not (folder / name).exists()]
-            if missing:
-                raise ValueError(f"{folder} is no InstructPix2Pix pipeline as diffusers saves it: {', '.join(missing)} missing")
-        elif not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
-            raise ValueError(f"{str(source)!r} is neither a folder nor a hub name such as 'timbrooks/instruct-pix2pix'")
+        editors = packaged_names("InstructPix2Pix editor")
+        folder, is_hub = Path(source), re.fullmatch(r"[\w.-]+/[\w.-]+", str(source))
+        if str(source) in editors:
+            folder = assets.packaged_model(str(source))
+        elif not folder.is_dir() and not is_hub:
+            raise ValueError(
+                f"{str(source)!r} is neither a folder nor a hub name such as 'timbrooks/instruct-pix2pix', nor a packaged "
+                f"editor: {', '.join(map(repr, editors))}"
+            )
         from diffusers import StableDiffusionInstructPix2PixPipeline
 
+        options: dict[str, Any] = {"use_safetensors": True, "safety_checker": None, "requires_safety_checker": False}
+        if not folder.is_dir():
+            folder = Path(StableDiffusionInstructPix2PixPipeline.download(str(source), **options))
+        missing = [name for name in ("model_index.json", *PARTS) if not (folder / name).exists()]
+        if missing:
+            raise ValueError(f"{folder} is no InstructPix2Pix pipeline as diffusers saves it: {', '.join(missing)} missing")
         pipeline: Any = StableDiffusionInstructPix2PixPipeline.from_pretrained(
-            str(source),
-            local_files_only=folder.is_dir(),
-            use_safetensors=True,
-            safety_checker=None,
-            requires_safety_checker=False,
+            str(folder),
+            local_files_only=True,
             low_cpu_mem_usage=False,  # the other way needs accelerate
+            **options,
         )
+        import diffusers
+        import transformers
+
+        for name, library in (("unet", diffusers), ("vae", diffusers), ("text_encoder", transformers)):
+            reader = f"{library.__name__} {library.__version__}"
+            check_loaded(getattr(pipeline, name), folder / name, reader=reader)
         model = cls(**{name: getattr(pipeline, name) for name in PARTS}, name=str(source))
         if dtype is None:
             dtype = torch.float16 if torch.device(device).type == "cuda" else torch.float32
@@ -119,8 +136,8 @@ class Pix2Pix(nn.Module):
             ValueError: no list of texts, or a text of more than 77 tokens.
         """
         check_positive("batch_size", batch_size)
-        batches = self.tokenize(texts).to(self.device).split(batch_size)
-        return torch.cat([_at_least_float32(self.text_encoder(ids)[0]) for ids in batches])
+        batches = self.tokenize(texts).to(self.device).split(int(batch_size))
+        return torch.cat([at_least_float32(self.text_encoder(ids)[0]) for ids in batches])
 
     def encode_prompts(self, words: Sequence[str], *, templates: Sequence[str] = TEMPLATES) -> torch.Tensor:
         """Each word as a token state: the state at the end of the text, mean over prompt templates; n words -> (n, d).
@@ -156,8 +173,8 @@ class Pix2Pix(nn.Module):
             nearest = " x ".join(str(max(1, round(side / self.factor)) * self.factor) for side in sides)
             size = " x ".join(map(str, sides))
             raise ValueError(f"the VAE takes heights and widths that are multiples of {self.factor}, got {size}; near: {nearest}")
-        batches = (2 * images.to(self.device, self.dtype) - 1).split(batch_size)
-        return torch.cat([_at_least_float32(self.vae.encode(b).latent_dist.mode()) for b in batches])
+        batches = (2 * like(images, self.unet.conv_in.weight) - 1).split(int(batch_size))
+        return torch.cat([at_least_float32(self.vae.encode(b).latent_dist.mode()) for b in batches])
 
     def predict_noise(
         self, latents: torch.Tensor, image_latents: torch.Tensor, timestep: torch.Tensor, condition: torch.Tensor
@@ -169,13 +186,9 @@ class Pix2Pix(nn.Module):
                 leave out the picture. timestep: a number in a tensor. condition: (n, 77, d).
         """
         x = torch.cat([latents, image_latents], dim=1).to(self.dtype)
-        return _at_least_float32(self.unet(x, timestep, encoder_hidden_states=condition.to(self.dtype), return_dict=False)[0])
+        return at_least_float32(self.unet(x, timestep, encoder_hidden_states=condition.to(self.dtype), return_dict=False)[0])
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents (n, 4, h', w') as the sampler leaves them -> pictures (n, 3, h, w), nominally in [0, 1], not clamped."""
         decoded = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.dtype), return_dict=False)[0]
-        return _at_least_float32(decoded) * 0.5 + 0.5
-
-
-def _at_least_float32(x: torch.Tensor) -> torch.Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+        return at_least_float32(decoded) * 0.5 + 0.5

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,15 +32,20 @@ def share_work(generator: Generator, work: Sequence[int], copies: int | Sequence
         ValueError: work that does not fit the first layer; a work without channel; fewer than one copy.
     """
     channels = generator.style_sizes[0]
+    try:
+        work = [operator.index(w) for w in work]
+        shares = [operator.index(c) for c in (copies if isinstance(copies, Iterable) else [copies])]
+    except TypeError as error:
+        raise ValueError(f"work and copies must be whole numbers: {error}") from error
     works = sorted(set(work))
     if len(work) != channels or works != list(range(len(works))):
         raise ValueError(f"work must be numbers 0, 1, ... without a gap, one for each of {channels} channels; got {len(work)}")
-    shares = [copies] * len(works) if isinstance(copies, int) else list(copies)
+    shares = shares if isinstance(copies, Iterable) else shares * len(works)
     if len(shares) != len(works) or min(shares) < 1:
         raise ValueError(f"copies must be whole numbers of at least 1, one for each of {len(works)} works, got {copies!r}")
     old = torch.bincount(torch.as_tensor(work))  # (w,)
     new = torch.as_tensor(shares)
-    first = torch.as_tensor([list(work).index(w) for w in works])
+    first = torch.as_tensor([work.index(w) for w in works])
     kept = first.repeat_interleave(new)  # (sum(copies),)
     scale = (old / new).sqrt().repeat_interleave(new)
     shared: Any = copy.deepcopy(generator)
