@@ -7,7 +7,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMInverseScheduler, DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler, PNDMScheduler
+from diffusers import DDIMInverseScheduler, DDIMScheduler, FlowMatchEulerDiscreteScheduler, PNDMScheduler
 
 from debias_utils.debias.gradient import debias_latent
 from debias_utils.edit.sampler import DETERMINISTIC, GRADIENTS, Sampler, ddim, detached_coefficients, person_generator
@@ -144,7 +144,7 @@ def test_schedulers_that_draw_no_noise_give_the_same_picture_twice_and_from_one_
 
 def test_a_dpm_solver_draws_noise_if_it_is_told_to(pix2pix, people16):
     made = scheduler("DPMSolverMultistepScheduler", pix2pix, algorithm_type="sde-dpmsolver++")
-    with pytest.raises(ValueError, match="scheduler for a gradient .without noise"):
+    with pytest.raises(ValueError, match="with algorithm_type=sde-dpmsolver"):
         Sampler(pix2pix, people16, scheduler=made, gradient="full")
     assert Sampler(pix2pix, people16, scheduler=made, steps=2).calls == 2
 
@@ -259,8 +259,9 @@ def test_the_last_k_calls_are_everything_when_k_is_all_of_them(pix2pix, people16
     assert not torch.allclose(gradient(full, condition)[1], gradient(fewer, condition)[1])
 
 
-@pytest.mark.parametrize("name", DETERMINISTIC)
-@pytest.mark.parametrize("guidance", [(7.5, 1.5), None])
+@pytest.mark.parametrize(
+    ("name", "guidance"), [*((name, (7.5, 1.5)) for name in DETERMINISTIC), ("DDIMScheduler", None), ("PNDMScheduler", None)]
+)
 def test_the_full_gradient_agrees_with_finite_differences(precise, people16, condition, name, guidance):
     options = {"steps": 3, "scheduler": scheduler(name, precise), "guidance": guidance}
     sampler, c = Sampler(precise, people16.double(), gradient="full", **options), condition.double()
