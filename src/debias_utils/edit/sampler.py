@@ -312,7 +312,7 @@ def detached_coefficients(scheduler: Any) -> torch.Tensor:
     t = scheduler.timesteps.cpu().long()
     total = scheduler.alphas_cumprod.cpu().double()
     if kind == "v_prediction":
-        angle = total.sqrt().acos()
+        angle = total.where(total > 2**-24, 0).sqrt().acos()  # diffusers' Euler writes 2^-24 for 0
         logs = -angle.diff(prepend=angle.new_zeros(1))[t].log()
     else:
         total, beta = total[t], scheduler.betas.cpu().double()[t]
