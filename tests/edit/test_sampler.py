@@ -266,11 +266,13 @@ def test_the_full_gradient_agrees_with_finite_differences(precise, people16, con
     options = {"steps": 3, "scheduler": scheduler(name, precise), "guidance": guidance}
     sampler, c = Sampler(precise, people16.double(), gradient="full", **options), condition.double()
     found = gradient(sampler, c)[1]
+    single = name in ("EulerDiscreteScheduler", "DPMSolverMultistepScheduler")  # their steps are computed in float32
+    step, tolerance = (1e-3, 0.02) if single else (1e-4, 1e-5)
     directions = torch.randn(2, *c.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     with torch.no_grad():
         for way in directions:
-            up, down = (sampler(c + h * way, ALL).square().sum() for h in (1e-4, -1e-4))
-            assert float((found * way).sum()) == pytest.approx(float((up - down) / 2e-4), rel=1e-5)
+            up, down = (sampler(c + h * way, ALL).square().sum() for h in (step, -step))
+            assert float((found * way).sum()) == pytest.approx(float((up - down) / (2 * step)), rel=tolerance)
 
 
 def test_each_way_is_the_gradient_of_what_it_says(precise, people16, condition):

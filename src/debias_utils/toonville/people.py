@@ -68,8 +68,9 @@ def check_labels(name: str, labels: Any, choices: Iterable[str] | None = None) -
     missing = np.flatnonzero(pd.isna(found))
     if len(missing):
         raise ValueError(f"{name} has {len(missing)} missing values of {len(found)}, the first in row {missing[0]}")
-    for label in pd.unique(found) if choices is not None else ():
-        check_choice(name, label, choices)
+    if choices is not None:
+        for label in pd.unique(found):
+            check_choice(name, label, choices)
     return found
 
 
