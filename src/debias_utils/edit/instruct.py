@@ -58,6 +58,7 @@ def edit(
     given = isinstance(instructions, torch.Tensor) or (isinstance(instructions, np.ndarray) and instructions.dtype.kind == "f")
     conditions = floats("instructions", instructions) if given else model.encode_text(instructions)  # type: ignore[arg-type]
     n, tokens, shape = len(images), (model.tokenizer.model_max_length, model.width), tuple(conditions.shape)
+    check_finite("instructions", conditions)
     if conditions.ndim == 3:
         conditions = conditions.expand(n, *conditions.shape)
     if conditions.ndim != 4 or len(conditions) != n or conditions.shape[2:] != tokens or not conditions.shape[1]:
@@ -65,7 +66,6 @@ def edit(
             f"need texts, or finite conditions (m, {tokens[0]}, {tokens[1]}) for all pictures or (n, m, ...) for each of {n}, "
             f"got {shape}"
         )
-    check_finite("instructions", conditions)
     m = conditions.shape[1]
     rows = torch.arange(n).repeat_interleave(m)
     options: dict[str, Any] = {"steps": steps, "guidance": guidance, "negative": negative, "scheduler": scheduler}

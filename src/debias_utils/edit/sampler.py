@@ -129,8 +129,9 @@ class Sampler:
             noise = torch.randn((n, *shape), generator=generator, device=generator.device)
             self._generators: list[torch.Generator] | torch.Generator = generator.clone_state()
         else:
-            each = [person_generator(seed, person) for person in whole] if generator is None else list(generator)
-            if len(each) != n or not all(isinstance(g, torch.Generator) for g in each):
+            each: Any = [person_generator(seed, person) for person in whole] if generator is None else generator
+            listed = isinstance(each, (list, tuple)) and len(each) == n
+            if not listed or not all(isinstance(g, torch.Generator) for g in each):
                 raise ValueError(
                     f"generator must be one torch.Generator, or a list of {n}, one for each picture; got {generator!r}"
                 )
