@@ -352,6 +352,17 @@ def test_on_a_real_clip(clip, world):
     assert (result.traces["clip"][result.best_step, np.arange(3)] < result.traces["clip"][0] - 0.05).all()
 
 
+def test_latents_may_be_an_array_and_losses_of_several_precisions(linear):
+    index = torch.arange(N)
+    expected = linear.run(steps=3)
+    assert torch.equal(linear.run(start=linear.start.numpy(), steps=3).latent, expected.latent)
+    losses = {"a": linear.losses["clip"], "b": lambda images, index: linear.losses["perceptual"](images, index).half()}
+    total = linear.run(losses=losses, betas={"a": 1, "b": 3}, steps=1).traces["total"][0]
+    images = linear.decode(linear.start, index).clamp(0, 1)
+    right = linear.losses["clip"](images, index) + 3 * linear.losses["perceptual"](images, index)
+    assert total == pytest.approx(right.numpy(), rel=2e-3)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -375,6 +386,21 @@ def test_on_a_real_clip(clip, world):
         ({"decay": -1}, "decay must lie"),
         ({"scale": torch.ones(3)}, r"scale of shape \(3,\) does not broadcast to latents \(6, 10\)"),
         ({"scale": -1}, "scale must be finite and not negative"),
+        ({"scale": torch.tensor([1.0] * 9 + [math.nan])}, r"scale must be finite.* the first that is not is at \[0, 9\]"),
+        ({"bounds": (math.nan, 1)}, r"bounds hold 60 NaN.* the first at \[0, 0\]"),
+        ({"bounds": 3.0}, r"bounds must be a pair \(low, high\) or None, got float"),
+        ({"steps": 20.0}, "steps must be a whole number of at least 1, got 20.0, a float"),
+        ({"patience": 2.0}, "patience must be a whole number .* got 2.0, a float"),
+        ({"chunk_size": "all"}, "chunk_size must be a whole number of at least 1, got 'all', a str"),
+        ({"lr": "0.1"}, "lr must be a positive number, got '0.1'"),
+        ({"lr": math.nan}, "lr must be a positive number, got nan"),
+        ({"tolerance": math.inf}, "tolerance must be at least 0, got inf"),
+        ({"warmup": "short"}, r"warmup must be a number in \[0, 1\], got 'short'"),
+        ({"betas": {"clip": "1"}}, "beta of 'clip' must be finite and not negative, got '1'"),
+        ({"betas": [1, 1, 1]}, "betas must be a dictionary by the names of the losses, got list"),
+        ({"start": random(N, S, seed=0).where(torch.arange(S) != 3, math.nan)[:2]}, r"rows \[0, 1\], 2 of 20 values"),
+        ({"decode": lambda s, i: np.zeros((N, 3, 4, 4))}, "decode must return pictures as a tensor, got ndarray"),
+        ({"losses": {"clip": lambda images, i: 0.5}, "betas": {"clip": 1}}, "each of 6 pictures, got float"),
         ({"bounds": (0, 1)}, r"the start lies outside the bounds in rows \[0, 1, 2, 3, 4, 5\]"),
         ({"decode": lambda s, i: torch.zeros(1, 3, 4, 4)}, r"decode must return \(6, 3, h, w\) .* got \(1, 3, 4, 4\)"),
         ({"decode": lambda s, i: torch.zeros(N, 3, 4, 4).double()}, "no gradient reaches the latent"),

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -68,10 +69,36 @@ def test_nothing_to_protect_changes_nothing(parts):
         (lambda d, r, s: (s * r[0] * (d != 0), r, s), "nothing is left of the edit: its 20 channels .* 3 protected"),
         (lambda d, r, s: (torch.where(torch.arange(S) < 3, d, 0.0), r, s), "its 2 channels are spanned by 2"),
         (lambda d, r, s: (d, r[0], s), r"protected \(p, S\)"),
-        (lambda d, r, s: (d, r, 0 * s), "std is 0"),
+        (lambda d, r, s: (d, r, 0 * s), "moves 20 channels whose std is 0 or negative, the first: "),
+        (lambda d, r, s: (0 * d, r, s), "moves no channel"),
+        (lambda d, r, s: (d, r, s[:1]), r"std \(S,\), got"),
+        (lambda d, r, s: (d / 0, r, s), "direction holds"),
+        (lambda d, r, s: (d, r.where(torch.arange(S) != 2, torch.nan), s), rf"protected holds {P} NaN .* at \[0, 2\]"),
+        (lambda d, r, s: (d, r, s.where(torch.arange(S) != 3, torch.inf)), r"std holds 1 NaN .* at \[3\]"),
+        (lambda d, r, s: (d, "gender", s), "protected must hold real numbers, got str"),
     ],
 )
 def test_bad_input_is_named(parts, change, message):
     d, protected, std = change(*parts)
     with pytest.raises(ValueError, match=message):
         orthogonalise(d, protected, std=std)
+
+
+@pytest.mark.parametrize("tolerance", [-1, 1.0, float("nan"), "small"])
+def test_bad_tolerance(parts, tolerance):
+    d, protected, std = parts
+    with pytest.raises(ValueError, match=r"tolerance must lie in \[0, 1\)"):
+        orthogonalise(d, protected, std=std, tolerance=tolerance)
+
+
+def test_arrays_and_other_precisions(parts):
+    """Half precision has no SVD, and float32 texts meet float64 statistics."""
+    d, protected, std = parts
+    clean = orthogonalise(d, protected, std=std)
+    array = orthogonalise(d.numpy(), protected.numpy(), std=std)
+    assert isinstance(array, np.ndarray)
+    assert torch.allclose(torch.tensor(array), clean)
+    for dtype in (torch.float32, torch.bfloat16, torch.half):
+        rough = orthogonalise(d.to(dtype), protected, std=std.float())
+        assert rough.dtype == dtype
+        assert torch.allclose(rough.double(), clean, atol=0.05 * float(clean.abs().max()))

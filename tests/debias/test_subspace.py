@@ -270,7 +270,7 @@ NAN = np.full((2, D), np.nan)
         (lambda: BiasSubspace.fit([X[:2], X[:1]], n_components=1), r"at least 2 embeddings .* set 1 is \(1, 24\)"),
         (lambda: BiasSubspace.fit([X[0]], n_components=1), r"set 0 is \(24,\)"),
         (lambda: BiasSubspace.fit([X[:2], X[:2, :5]], n_components=1), r"set 1 is \(2, 5\)"),
-        (lambda: BiasSubspace.fit([X[:2], NAN], n_components=1), "set 1 holds NaN"),
+        (lambda: BiasSubspace.fit([X[:2], NAN], n_components=1), "set 1 holds 48 NaN .* of 48"),
         (lambda: BiasSubspace.fit([X[[0, 0]], X[[1, 1]]], n_components=1), "no direction tells them apart"),
         (lambda: BiasSubspace.fit(PAIR, n_components=2), "from 0 to 1, the rank of these sets, or a share .* got 2"),
         (lambda: BiasSubspace.fit(PAIR, n_components=-1), "got -1"),
@@ -291,7 +291,20 @@ NAN = np.full((2, D), np.nan)
         (lambda: ONE.project_out(X[[1, 0, 2, 0]]), r"nothing of the text \(2 of 4 rows, the first: \[1, 3\]\)"),
         (lambda: ONE.project_out(X[[1, 0]][None]), r"1 of 2 rows, the first: \[\(0, 1\)\]"),
         (lambda: EVERYTHING.project_out(torch.tensor(X)), "5 of 5 rows"),
-        (lambda: ONE.project_out(np.zeros(D)), "leaves nothing"),
+        (
+            lambda: ONE.project_out(np.zeros(D)),
+            "x is a zero vector, which leaves nothing to normalise; normalize=False keeps it$",
+        ),
+        (lambda: ONE.project_out(np.stack([X[1], 0 * X[1]])), r"zero vector.*\(1 of 2 rows, the first: \[1\]\)"),
+        (lambda: ONE.project_out(NAN[:1], normalize=False), r"x holds 24 NaN or infinite values of 24; .* at \[0, 0\]"),
+        (lambda: ONE.project_out(["a text"]), "x must hold real numbers, got list of <U6"),
+        (lambda: ONE.project_out(X[None], skip_first=1.0), "skip_first is for tokens.* got 1.0"),
+        (lambda: BiasSubspace(np.full((1, 3), np.nan)), "length 1 and be orthogonal"),
+        (lambda: BiasSubspace.span(X[:2], tolerance=np.nan), r"tolerance must lie in \[0, 1\), got nan"),
+        (lambda: ONE.join(X), "another BiasSubspace only, got ndarray"),
+        (lambda: printed_projection(NAN, X[:1]), r"x holds 48 NaN"),
+        (lambda: printed_projection(X, NAN), "vectors holds 48 NaN"),
+        (lambda: printed_projection(X, 0 * X), r"length 0 have no direction \(5 of 5 rows"),
         (lambda: ONE.project_out(X, skip_first=1), r"for tokens \(b, t, d\)"),
         (lambda: ONE.project_out(X[None], skip_first=6), "got 6"),
         (lambda: ONE.project_out(X[None], skip_first=-1), "got -1"),
@@ -315,8 +328,56 @@ def test_bad_input(call, message):
         call()
 
 
+class OnMps(torch.Tensor):
+    """A tensor that has no float64 until it is on the CPU, as on Apple's GPUs."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if func is torch.Tensor.double or any(a is torch.float64 for a in args):
+            raise TypeError("Cannot convert a MPS Tensor to float64")
+        result = super().__torch_function__(func, types, args, kwargs or {})
+        return result.as_subclass(torch.Tensor) if func is torch.Tensor.cpu else result
+
+
+def test_float64_is_made_on_the_cpu():
+    sets = [torch.tensor(s).float() for s in random_sets()]
+    there = [s.as_subclass(OnMps) for s in sets]
+    assert np.array_equal(BiasSubspace.fit(there, n_components=2).basis, BiasSubspace.fit(sets, n_components=2).basis)
+    assert np.array_equal(BiasSubspace.span(there[0]).basis, BiasSubspace.span(sets[0]).basis)
+    assert np.array_equal(BiasSubspace(BiasSubspace.span(sets[0]).basis).basis, BiasSubspace.span(sets[0]).basis)
+
+
+def test_rounding_of_half_precision_is_no_direction():
+    """Pairs that differ in nothing but the last bit, beside one that does."""
+    e = np.eye(D)
+    pairs = [np.stack([x, x]) for x in 3 * X] + [np.stack([e[0], -e[0]])]
+    for dtype in (torch.half, torch.bfloat16):
+        sets = [torch.tensor(p).to(dtype) for p in pairs]
+        for s in sets[:-1]:
+            s[1, 5] *= 1 + torch.finfo(dtype).eps
+        assert len(BiasSubspace.fit(sets, n_components=1).explained) == 1
+
+
+def test_half_precision_delta_is_that_of_float32():
+    subspace = BiasSubspace.fit(random_sets(), n_components=3)
+    for where in ("difference", "target"):
+        half = [torch.tensor(x).half() for x in (X[1:], X[0])]
+        found, right = debias_delta(*half, subspace, where=where), debias_delta(*(x.float() for x in half), subspace, where=where)
+        assert found.dtype == torch.half
+        assert torch.equal(found, right.half())
+
+
+def test_whole_numbers_and_a_list_of_tensors():
+    x = np.arange(D, dtype=np.uint8)
+    assert np.allclose(ONE.project_out(x), ONE.project_out(x.astype(float)))
+    assert np.allclose(printed_projection(x, X[:1]), printed_projection(x.astype(float), X[:1]))
+    rows = [torch.tensor(row, requires_grad=True) for row in X]
+    assert np.array_equal(BiasSubspace.fit([rows], n_components=1).basis, BiasSubspace.fit([X], n_components=1).basis)
+
+
 def test_without_renormalising_nothing_may_be_left():
     assert np.allclose(EVERYTHING.project_out(X, normalize=False), 0, atol=1e-12)
+    assert not ONE.project_out(np.zeros(D), normalize=False).any()
 
 
 def test_one_planted_axis_explains_everything():

@@ -82,6 +82,7 @@ def test_conditions_take_the_place_of_texts(pix2pix, people16):
     conditions, options = pix2pix.encode_text(TEXTS), {"steps": 2, "progress": False}
     from_texts = edit(pix2pix, people16, TEXTS, **options)
     assert torch.equal(edit(pix2pix, people16, conditions, **options), from_texts)
+    assert torch.equal(edit(pix2pix, people16, conditions.numpy(), **options), from_texts)
     pairs = conditions.expand(3, 2, 77, 16).clone()
     pairs[1, 0] = conditions[1]
     each = edit(pix2pix, people16, pairs, **options)
@@ -123,7 +124,10 @@ def test_the_bar_counts_calls_of_the_unet(pix2pix, people16, capsys):
         ({"instructions": "make"}, r"write \['make'\]"),
         ({"instructions": torch.zeros(2, 5, 16)}, r"finite conditions \(m, 77, 16\) .* each of 3, got \(2, 5, 16\)"),
         ({"instructions": torch.zeros(2, 1, 77, 16)}, r"got \(2, 1, 77, 16\)"),
-        ({"instructions": torch.full((1, 77, 16), torch.nan)}, "finite conditions"),
+        ({"instructions": torch.full((1, 77, 16), torch.nan)}, "instructions holds 1232 NaN or infinite values of 1232"),
+        ({"instructions": torch.zeros(0, 77, 16)}, "finite conditions"),
+        ({"chunk_size": 2.0}, "chunk_size must be a whole number of at least 1, got 2.0"),
+        ({"guidance": 7.5}, "two finite scales"),
         ({"chunk_size": 0}, "chunk_size must be"),
         ({"images": torch.rand(1, 3, 17, 16)}, "multiples of 2, got 17 x 16"),
         ({"images": torch.rand(1, 3, 16, 16) * 2 - 1}, r"must lie in \[0, 1\]"),

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from debias_utils.edit.relevance import (
+    ChannelStatistics,
     channel_statistics,
     expected_gradient,
     finite_difference,
@@ -50,6 +51,12 @@ class Toy:
 
 def seeded(*shape, seed=1):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def holes(*shape):
+    x = seeded(*shape)
+    x[0, 1], x[-1, 2] = torch.nan, torch.inf
+    return x
 
 
 E = seeded(D, PIXELS, seed=2)
@@ -310,6 +317,35 @@ def test_float32_stays_float32_and_agrees(styles):
         assert torch.allclose(rough.double(), exact, atol=1e-4)
 
 
+def test_arrays_and_mixed_precisions_at_the_door(styles):
+    toy, statistics, directions = Toy(torch.tanh), channel_statistics(styles.numpy()), seeded(2, D)
+    assert torch.equal(statistics.std, channel_statistics(styles).std)
+    for method in METHODS:
+        right = relevance(toy, unit_encode, styles, statistics, directions, method=method)
+        found = relevance(toy, unit_encode, styles.numpy(), statistics, directions.numpy(), method=method)
+        assert torch.equal(found, right)
+        rough = relevance(toy, unit_encode, styles, statistics, directions.float(), method=method)
+        assert torch.allclose(rough, right, atol=1e-5)
+    features = seeded(7, D)
+    exact = regression(styles, features, directions)
+    assert torch.allclose(regression(styles, features.float(), directions.numpy()), exact, atol=1e-5)
+    half = regression(styles.half(), features.half(), directions.half())
+    assert half.dtype == torch.float32
+    assert torch.allclose(half.double(), exact, atol=0.02)
+    assert regression(styles, features, directions[:0]).shape == (0, S)
+
+
+def test_statistics_of_other_dtypes_do_not_overflow_or_wrap():
+    values = torch.tensor([[200, 0], [250, 3], [240, 255]])
+    right = channel_statistics(values.double())
+    for dtype in (torch.uint8, torch.int64, torch.half, torch.bfloat16, torch.float32):
+        found = channel_statistics(values.to(dtype))
+        assert found.std.dtype in (torch.float32, torch.float64)
+        assert torch.allclose(found.std.double(), right.std, rtol=1e-3)
+    many = torch.full((2000, 1), 100.0).half()  # their sum is beyond float16
+    assert channel_statistics(many).mean.item() == 100
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -330,6 +366,35 @@ def test_float32_stays_float32_and_agrees(styles):
             "unknown method 'magic'; .*'expected-gradient'",
         ),
         (lambda s, st: regression(s, seeded(3, D), seeded(1, D)), "7 styles and 3 features"),
+        (lambda s, st: regression(s, holes(7, D), seeded(1, D)), r"features holds 2 NaN .* at \[0, 1\]"),
+        (lambda s, st: regression(holes(7, S), seeded(7, D), seeded(1, D)), r"styles holds 2 NaN .* at \[0, 1\]"),
+        (lambda s, st: regression(s, seeded(7, D), holes(2, D)), r"directions holds 2 NaN .* of 12; .* at \[0, 1\]"),
+        (lambda s, st: regression(s, seeded(7, D), seeded(2, D + 1)), "directions of length 7 do not fit embeddings of length 6"),
+        (lambda s, st: regression(s, seeded(7), seeded(2, D)), r"need features \(n, d\), got shape \(7,\)"),
+        (lambda s, st: relevance(Toy(), linear_encode, s, st, E[0], method="finite-difference"), r"need directions \(t, d\)"),
+        (
+            lambda s, st: finite_difference(Toy(), lambda p: linear_encode(p) / 0, s, st),
+            "what encode returned holds .* not finite",
+        ),
+        (lambda s, st: gradient(Toy(), lambda p: linear_encode(p) / 0, s, st, seeded(1, D)), "what encode returned holds"),
+        (
+            lambda s, st: gradient(Toy(), lambda p: linear_encode(p).detach(), s, st, seeded(1, D)),
+            "no gradient reaches the styles",
+        ),
+        (
+            lambda s, st: gradient(Toy(), lambda p: E, s, st, seeded(1, D)),
+            r"encode must return a tensor \(7, d\) .* got \(6, 48\)",
+        ),
+        (lambda s, st: gradient(Toy(), linear_encode, s, st, holes(2, D)), "directions holds 2 NaN"),
+        (lambda s, st: gradient(Toy(), linear_encode, s, st, seeded(1, D), probes=2.0), "probes must be .* got 2.0, a float"),
+        (lambda s, st: expected_gradient(Toy(), linear_encode, s, st, seeded(1, D), seed=0.5), "seed must be a whole number"),
+        (lambda s, st: expected_gradient(Toy(), linear_encode, s[:, :4], st, seeded(1, D)), "statistics of 12 .* styles of 4"),
+        (lambda s, st: finite_difference(Toy(), linear_encode, s, st, batch_size=8.0), "batch_size must be .* got 8.0, a float"),
+        (lambda s, st: finite_difference(Toy(), linear_encode, s, st, step=float("nan")), "step must be a positive number"),
+        (lambda s, st: finite_difference(Toy(), linear_encode, s, st, channels=torch.ones(S)), r"channels must be \(S,\) bool"),
+        (lambda s, st: channel_statistics(holes(3, S)), r"styles holds 2 NaN or infinite values of 36; .* at \[0, 1\]"),
+        (lambda s, st: ChannelStatistics(st.mean, st.std / 0, st.low, st.high), "std of the statistics holds"),
+        (lambda s, st: ChannelStatistics(st.mean, st.std[:1], st.low, st.high), r"but std is \(1,\)"),
     ],
 )
 def test_bad_input_is_named(styles, call, message):

@@ -3,10 +3,11 @@
 import copy
 import math
 
+import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler, HeunDiscreteScheduler, PNDMScheduler
+from diffusers import DDIMInverseScheduler, DDIMScheduler, FlowMatchEulerDiscreteScheduler, PNDMScheduler
 
 from debias_utils.debias.gradient import debias_latent
 from debias_utils.edit.sampler import DETERMINISTIC, GRADIENTS, Sampler, ddim, detached_coefficients, person_generator
@@ -25,10 +26,12 @@ def precise(pix2pix):
     return copy.deepcopy(pix2pix).double()
 
 
-def scheduler(name, pix2pix):
-    made = {"DDIMScheduler": DDIMScheduler, "PNDMScheduler": PNDMScheduler, "EulerDiscreteScheduler": EulerDiscreteScheduler}
-    extra = {"clip_sample": False} if name == "DDIMScheduler" else {"skip_prk_steps": True} if name == "PNDMScheduler" else {}
-    return made[name].from_config(pix2pix.scheduler.config, set_alpha_to_one=False, **extra)
+def scheduler(name, pix2pix, **extra):
+    plain = {"DDIMScheduler": "clip_sample", "DDIMParallelScheduler": "clip_sample"}.get(name)
+    extra |= {plain: False} if plain else {"skip_prk_steps": True} if name == "PNDMScheduler" else {}
+    if name == "DPMSolverSinglestepScheduler":
+        extra["lower_order_final"] = True
+    return getattr(diffusers, name).from_config(pix2pix.scheduler.config, set_alpha_to_one=False, **extra)
 
 
 def gradient(sampler, condition, index=ALL, *, weight=1.0):
@@ -123,6 +126,113 @@ def test_ddim_is_configured_as_published(pix2pix):
     assert ddim(own) is not own
 
 
+@pytest.mark.parametrize("name", DETERMINISTIC)
+def test_schedulers_that_draw_no_noise_give_the_same_picture_twice_and_from_one_generator_in_chunks(
+    pix2pix, people16, condition, name
+):
+    options = {"steps": 3, "scheduler": scheduler(name, pix2pix)}
+    sampler, state = Sampler(pix2pix, people16, **options), torch.random.get_rng_state()
+    once = sampler(condition, ALL)
+    torch.manual_seed(1)
+    again = Sampler(pix2pix, people16, **options)(condition, ALL)
+    torch.random.set_rng_state(state)
+    assert torch.equal(once, again)
+    assert once.isfinite().all()
+    one = Sampler(pix2pix, people16, generator=torch.Generator().manual_seed(0), **options)
+    assert torch.allclose(one(condition[:1], ALL[:1]), one(condition, ALL)[:1], atol=1e-4)
+
+
+def test_a_dpm_solver_draws_noise_if_it_is_told_to(pix2pix, people16):
+    made = scheduler("DPMSolverMultistepScheduler", pix2pix, algorithm_type="sde-dpmsolver++")
+    with pytest.raises(ValueError, match="with algorithm_type=sde-dpmsolver"):
+        Sampler(pix2pix, people16, scheduler=made, gradient="full")
+    assert Sampler(pix2pix, people16, scheduler=made, steps=2).calls == 2
+
+
+def test_a_list_of_generators_gives_each_picture_its_own_noise(pix2pix, people16, condition):
+    usual = Sampler(pix2pix, people16, steps=2, seed=4)
+    listed = Sampler(pix2pix, people16, steps=2, generator=[person_generator(4, i) for i in range(3)])
+    assert torch.equal(usual.noise, listed.noise)
+    assert torch.equal(usual(condition, ALL), listed(condition, ALL))
+
+
+# A UNet that predicts v
+
+
+def v_parts(precise, **config):
+    return DDIMScheduler.from_config(
+        precise.scheduler.config, clip_sample=False, set_alpha_to_one=True, prediction_type="v_prediction", **config
+    )
+
+
+def v_by_hand(model, made, images, conditions, *, each=lambda v, i: v, detach=False):
+    """DDIM on v by the angle: z' = cos z' ... with x0 = cos z - sin v and noise = sin z + cos v, guided as in equation 1."""
+    angles = made.alphas_cumprod.double().sqrt().acos()
+    z = torch.stack([torch.randn(4, 8, 8, generator=person_generator(0, i)) for i in range(len(images))]).double()
+    picture, empty = model.encode_image(images), model.encode_text([""]).expand_as(conditions[0])
+    times = made.timesteps.tolist()
+    for i, t in enumerate(times):
+        seen, now = z.detach() if detach else z, angles[t]
+        then = angles[t - 1000 // len(times)] if t >= 1000 // len(times) else 0 * now
+        both, image, none = (
+            model.predict_noise(seen, c_i, torch.tensor(t), c_t)
+            for c_i, c_t in ((picture, conditions[i]), (picture, empty), (torch.zeros_like(picture), empty))
+        )
+        v = each(none + 1.5 * (image - none) + 7.5 * (both - image), i)
+        z = then.cos() * (now.cos() * z - now.sin() * v) + then.sin() * (now.sin() * z + now.cos() * v)
+    return model.decode(z)
+
+
+@pytest.mark.parametrize("zero_snr", [False, True])
+def test_v_prediction_by_hand_and_its_gradients(precise, people16, condition, zero_snr):
+    """At zero terminal SNR too: from the last timestep, where nothing of the picture is left."""
+    spacing = {"timestep_spacing": "trailing" if zero_snr else "leading", "rescale_betas_zero_snr": zero_snr, "steps_offset": 1}
+    images, frozen, made = people16.double(), condition.double(), v_parts(precise, **spacing)
+    made.set_timesteps(4)
+    assert (made.timesteps[0] == 999) == zero_snr
+    c = detached_coefficients(made)
+    assert c.isfinite().all()
+
+    def scaled(v, i):
+        v.register_hook(lambda g: float(c[i]) * g)
+        return v
+
+    for way, how in (("full", {}), ("detached", {"each": scaled, "detach": True})):
+        leaf = frozen.clone().requires_grad_()
+        expected = v_by_hand(precise, made, images, [leaf] * 4, **how)
+        right = torch.autograd.grad(expected.square().sum(), leaf)[0]
+        found, slope = gradient(Sampler(precise, images, steps=4, scheduler=made, gradient=way), frozen)
+        assert torch.allclose(found, expected.detach(), atol=1e-4)  # diffusers' constants are float32
+        assert (slope - right).norm() < 1e-3 * right.norm()
+
+
+@pytest.mark.parametrize("kind", ["DDIMScheduler", "EulerDiscreteScheduler"])
+@pytest.mark.parametrize("zero_snr", [False, True])
+def test_detached_coefficients_of_v_give_every_call_the_same_say(pix2pix, kind, zero_snr):
+    """By the scheduler's own path from each prediction to the end, found by autograd."""
+    options = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": zero_snr, "timestep_spacing": "trailing"}
+    made = scheduler(kind, pix2pix, **options)
+    made.set_timesteps(50)
+    leaves = torch.zeros(50, 1, 4, 1, 1, dtype=torch.float64, requires_grad=True)
+    latents = torch.ones(1, 4, 1, 1, dtype=torch.float64)
+    for leaf, t in zip(leaves, made.timesteps, strict=True):
+        made.scale_model_input(latents, t)
+        latents = made.step(leaf, t, latents).prev_sample
+    path = torch.autograd.grad(latents.sum(), leaves)[0].flatten(1).sum(dim=1).abs()
+    found = detached_coefficients(made)
+    say = (path * found)[:-2]
+    assert float(found.prod()) == pytest.approx(1)
+    assert say.max() < 1.3 * say.min()
+    epsilon = copy.deepcopy(made)
+    epsilon.register_to_config(prediction_type="epsilon")
+    if zero_snr and kind == "DDIMScheduler":
+        with pytest.raises(ValueError, match="tells nothing of the picture at timestep 999"):
+            detached_coefficients(epsilon)
+    else:
+        wrong = (path * detached_coefficients(epsilon))[:-2]
+        assert wrong.max() > 5 * wrong.min()
+
+
 # The ways of a gradient
 
 
@@ -143,23 +253,26 @@ def test_the_last_k_calls_are_everything_when_k_is_all_of_them(pix2pix, people16
     options = {"steps": 3, "scheduler": scheduler(name, pix2pix)}
     full = Sampler(pix2pix, people16, gradient="full", **options)
     last = Sampler(pix2pix, people16, gradient="last-k", k=full.calls, **options)
-    assert full.calls == (4 if name == "PNDMScheduler" else 3)
+    assert full.calls == {"PNDMScheduler": 4, "HeunDiscreteScheduler": 5, "KDPM2DiscreteScheduler": 5}.get(name, 3)
     assert torch.equal(gradient(full, condition)[1], gradient(last, condition)[1])
     fewer = Sampler(pix2pix, people16, gradient="last-k", k=full.calls - 1, **options)
     assert not torch.allclose(gradient(full, condition)[1], gradient(fewer, condition)[1])
 
 
-@pytest.mark.parametrize("name", ["DDIMScheduler", "PNDMScheduler"])
-@pytest.mark.parametrize("guidance", [(7.5, 1.5), None])
+@pytest.mark.parametrize(
+    ("name", "guidance"), [*((name, (7.5, 1.5)) for name in DETERMINISTIC), ("DDIMScheduler", None), ("PNDMScheduler", None)]
+)
 def test_the_full_gradient_agrees_with_finite_differences(precise, people16, condition, name, guidance):
     options = {"steps": 3, "scheduler": scheduler(name, precise), "guidance": guidance}
     sampler, c = Sampler(precise, people16.double(), gradient="full", **options), condition.double()
     found = gradient(sampler, c)[1]
+    single = name in ("EulerDiscreteScheduler", "DPMSolverMultistepScheduler")  # their steps are computed in float32
+    step, tolerance = (1e-3, 0.02) if single else (1e-4, 1e-5)
     directions = torch.randn(2, *c.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     with torch.no_grad():
         for way in directions:
-            up, down = (sampler(c + h * way, ALL).square().sum() for h in (1e-4, -1e-4))
-            assert float((found * way).sum()) == pytest.approx(float((up - down) / 2e-4), rel=1e-5)
+            up, down = (sampler(c + h * way, ALL).square().sum() for h in (step, -step))
+            assert float((found * way).sum()) == pytest.approx(float((up - down) / (2 * step)), rel=tolerance)
 
 
 def test_each_way_is_the_gradient_of_what_it_says(precise, people16, condition):
@@ -305,16 +418,45 @@ def test_it_is_a_decoder_for_the_one_optimiser(pix2pix, people16, condition, way
         ({"people": [1, 2]}, r"3 whole numbers from 0, one for each picture, got \[1, 2\]"),
         ({"people": [-1, 0, 1]}, r"got \[-1, 0, 1\]"),
         (
-            {"scheduler": HeunDiscreteScheduler()},
-            "the step of HeunDiscreteScheduler takes no generator.*choose .*'DDIMScheduler'",
+            {"scheduler": DDIMInverseScheduler()},
+            "the step of DDIMInverseScheduler takes no generator.*choose .*'DDIMScheduler'",
+        ),
+        ({"steps": 2.0}, "steps must be a whole number of at least 1, got 2.0, a float"),
+        ({"steps": True}, "got True"),
+        ({"guidance": 7.5}, "two finite scales, of text and of image, or None; got 7.5"),
+        ({"guidance": "75"}, "got '75'"),
+        ({"guidance": (7.5, math.nan)}, r"got \(7.5, nan\)"),
+        ({"scheduler": "ddim"}, "an object of diffusers that starts from noise.*; got 'ddim'"),
+        ({"scheduler": DDIMScheduler}, "an object of diffusers.*DDIMScheduler'>"),
+        ({"scheduler": FlowMatchEulerDiscreteScheduler()}, "starts from noise.*; got FlowMatchEulerDiscreteScheduler"),
+        ({"people": [0.2, 0.9, 1.0]}, r"people must be a list of whole numbers, got \[0.2, 0.9, 1.0\]"),
+        ({"people": 3}, "people must be a list of whole numbers, got 3"),
+        ({"people": [0, 1, 2], "generator": torch.Generator()}, "people and generator exclude each other"),
+        ({"rows": [0.5, 1.0]}, "rows must be a list of whole numbers"),
+        ({"rows": [True, False, True]}, "rows must be a list of whole numbers"),
+        ({"seed": 1.5}, "seed must be a whole number of at least 0, got 1.5"),
+        ({"seed": -1}, "seed must be .* got -1"),
+        ({"negative": ["ugly"]}, r"negative must be one text, got \['ugly'\]"),
+        ({"generator": [torch.Generator()] * 2}, "one torch.Generator, or a list of 3"),
+        ({"generator": 7}, "one torch.Generator, or a list of 3, one for each picture; got 7"),
+        ({"k": 1.0, "gradient": "last-k"}, "k must be a whole number of at least 1, got 1.0, a float"),
+        (
+            {"scheduler": DDIMScheduler(clip_sample=False, timestep_spacing="trailing", rescale_betas_zero_snr=True)},
+            "DDIMScheduler cannot run 20 steps: at timestep 999 they leave NaN or infinity; .* must predict v",
+        ),
+        (
+            {"scheduler": DDIMScheduler(clip_sample=False, prediction_type="sample"), "gradient": "detached"},
+            "unknown prediction_type for 'detached' 'sample'; choose one of: 'epsilon', 'v_prediction'",
         ),
         ({"scheduler": "own", "gradient": "full"}, "'EulerAncestralDiscreteScheduler'; choose one of: 'DDIMScheduler', 'PNDM"),
         ({"scheduler": DDIMScheduler(), "gradient": "full"}, "DDIMScheduler with clip_sample=True clamps the latents"),
         ({"scheduler": DDIMScheduler(clip_sample=False, thresholding=True), "gradient": "full"}, "with thresholding=True"),
+        ({"scheduler": diffusers.UniPCMultistepScheduler(), "gradient": "one-step"}, "UniPC.* no estimate of the clean latent"),
         ({"scheduler": PNDMScheduler(), "gradient": "one-step"}, "no estimate of the clean latent for 'one-step'; choose DDIM"),
     ],
 )
 def test_bad_options(pix2pix, people16, options, message):
+    assert len(people16) == 3
     if options.get("scheduler") == "own":
         options = {**options, "scheduler": pix2pix.scheduler}
     with pytest.raises(ValueError, match=message):
@@ -328,6 +470,11 @@ def test_bad_calls(pix2pix, people16, condition):
         (lambda: sampler(condition[:2], ALL), r"need conditions \(3, 77, 16\) of floats for these rows, got \(2, 77, 16\)"),
         (lambda: sampler(condition[:, :5], ALL), r"got \(3, 5, 16\)"),
         (lambda: sampler(condition, ALL + 1), r"rows run from 0 to 2, got \[1, 2, 3\]"),
+        (lambda: sampler(condition, [0, 1, 1.5]), "index must be a list of whole numbers"),
+        (lambda: sampler(condition.numpy(), ALL), "as a tensor of floats for these rows, got ndarray"),
+        (lambda: sampler(condition.where(ALL[:, None, None] != 1, math.nan), ALL), r"condition holds 1232 NaN .* at \[1, 0, 0\]"),
+        (lambda: ddim("ddim"), "an object of diffusers.*; got 'ddim'"),
+        (lambda: person_generator(0, 0.5), "person must be a whole number of at least 0, got 0.5"),
         (lambda: sampler(condition.clone().requires_grad_(), ALL), "draws pictures only; for a gradient, make it with one of"),
     ]:
         with pytest.raises(ValueError, match=message):

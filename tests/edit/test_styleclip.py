@@ -1,5 +1,6 @@
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ def seeded(*shape, seed=0):
 
 RELEVANCE = torch.tensor([0.1, -0.4, 0.2, 0.0, 0.3])
 STD = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
+HOLES = torch.tensor([1.0, torch.nan, 3.0, torch.inf, 5.0])
 
 
 def test_text_delta_is_the_unit_difference():
@@ -103,6 +105,57 @@ def test_published_size_of_the_selected_layers():
     assert layer_mask(generator, max_resolution=128).sum() == 5376
 
 
+KINDS = [
+    np.uint8,
+    np.int64,
+    np.bool_,
+    np.float16,
+    np.float32,
+    np.float64,
+    ">f4",
+    torch.uint8,
+    torch.bool,
+    torch.half,
+    torch.bfloat16,
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_dtype_and_kind_gives_the_right_numbers(kind):
+    """Unsigned differences do not wrap, half-precision norms do not overflow, arrays give arrays."""
+    is_torch = isinstance(kind, torch.dtype)
+    a, b, d = [200, 0, 1, 7, 250], [1, 3, 0, 7, 0], [0, 1, 1, 0, 1]
+
+    def given(x):
+        return torch.tensor(x).to(kind) if is_torch else np.array(x).astype(kind)
+
+    def exact(x):
+        x = given(x)
+        return (x.double() if is_torch else torch.tensor(x.astype(np.float64))).clone()
+
+    delta = text_delta(given(a), given(b))
+    right = exact(a) - exact(b)
+    found = [
+        (delta, right / right.norm()),
+        (direction(given(a), given(b), beta=1), torch.where(exact(a) >= 1, exact(a), 0) / exact(a).max() * exact(b)),
+        (edit(given([a]), given(d), alpha=-2), exact([a]) - 2 * exact(d)),
+    ]
+    floating = kind in (np.float16, np.float32, ">f4", torch.half, torch.bfloat16)
+    for result, expected in found:
+        assert isinstance(result, torch.Tensor if is_torch else np.ndarray)
+        size = torch.as_tensor(result).element_size()
+        assert size == (8 if not floating else torch.tensor(0).to(kind).element_size() if is_torch else np.dtype(kind).itemsize)
+        assert torch.allclose(torch.as_tensor(result).double(), expected, rtol=0.01, atol=0.02)
+    assert beta_for(given(a), channels=1) == exact(a).max()
+
+
+def test_long_half_precision_texts_have_a_length():
+    target = torch.full((768,), 300.0).half()  # the sum of squares is beyond float16
+    delta = text_delta(target, 0 * target)
+    assert delta.dtype == torch.half
+    assert float(delta.double().norm()) == pytest.approx(1, rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -116,6 +169,34 @@ def test_published_size_of_the_selected_layers():
         (lambda: direction(RELEVANCE / 0, STD, beta=0.1), "not finite"),
         (lambda: beta_for(RELEVANCE, channels=5), "between 1 and the 4 .* got 5"),
         (lambda: beta_for(RELEVANCE, channels=0), "got 0"),
+        (lambda: beta_for(RELEVANCE, channels=2.0), "channels must be a whole number .* got 2.0, a float"),
+        (lambda: beta_for(torch.stack([RELEVANCE, 9 * RELEVANCE]), channels=2), r"\(S,\) of one text, got shape \(2, 5\)"),
+        (lambda: direction(torch.stack([RELEVANCE, 9 * RELEVANCE]), STD, beta=0.1), r"of one text, got shape \(2, 5\)"),
+        (lambda: beta_for(HOLES, channels=1), r"relevance holds 2 NaN or infinite values of 5; .* at \[1\]"),
+        (lambda: direction(HOLES, STD, beta=0.1), r"relevance holds 2 NaN .* at \[1\]"),
+        (lambda: direction(RELEVANCE, HOLES, beta=0.1), r"std holds 2 NaN .* at \[1\]"),
+        (lambda: direction(RELEVANCE, STD[:1], beta=0.1), r"need std \(S,\) with S = 5, got shape \(1,\)"),
+        (lambda: direction(RELEVANCE, -STD, beta=0.1), "std must not be negative, got -5"),
+        (lambda: direction(RELEVANCE, STD, beta="0.1"), "beta must be at least 0, got '0.1'"),
+        (
+            lambda: direction(RELEVANCE, STD, beta=0.1, channels=STD),
+            r"channels must be \(S,\) bool with S = 5, got \(5,\) torch.float",
+        ),
+        (lambda: direction(RELEVANCE, STD, beta=0.1, channels=[True]), r"channels must be .* got \(1,\)"),
+        (lambda: text_delta(HOLES, STD), r"target holds 2 NaN .* at \[1\]"),
+        (lambda: text_delta(STD, torch.stack([STD, HOLES])), r"neutral holds 2 NaN .* of 10; .* at \[1, 1\]"),
+        (lambda: text_delta(STD, STD[:1]), r"fit together, got \(5,\) and \(1,\)"),
+        (lambda: text_delta(torch.stack([STD] * 3), torch.stack([STD] * 2)), r"got \(3, 5\) and \(2, 5\)"),
+        (lambda: text_delta(["nurse"], STD), "target must hold real numbers, got list"),
+        (lambda: edit(HOLES[None], STD, alpha=1.0), r"styles holds 2 NaN .* at \[0, 1\]"),
+        (lambda: edit(STD[None], HOLES, alpha=1.0), r"direction holds 2 NaN .* at \[1\]"),
+        (lambda: edit(torch.ones(2, 5), torch.ones(2, 5), alpha=1.0), r"need direction \(S,\) with S = 5, got shape \(2, 5\)"),
+        (lambda: edit(torch.ones(2, 5), STD[:1], alpha=1.0), r"got shape \(1,\)"),
+        (lambda: edit(STD, STD, alpha=1.0), r"need styles \(n, S\), got shape \(5,\)"),
+        (lambda: edit(STD[None], STD, alpha=float("nan")), "alpha must be a finite number, got nan"),
+        (lambda: edit(STD[None], STD, alpha=1.0, low=HOLES), r"low holds 1 NaN, the first at \[1\]"),
+        (lambda: edit(STD[None], STD, alpha=1.0, high=STD[:2]), r"need high \(S,\) with S = 5, got shape \(2,\)"),
+        (lambda: edit(STD[None], STD, alpha=1.0, low=STD + 1, high=STD), "low must not be above high, as in 5 channels"),
     ],
 )
 def test_bad_input_is_named(call, message):

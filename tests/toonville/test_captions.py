@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from debias_utils import toonville
 from debias_utils.toonville import captions
@@ -45,3 +46,27 @@ def test_articles():
     assert captions.name_role("young", "the nurse") == "the young nurse"
     assert captions.name_role("old", "a nurse") == "an old nurse"
     assert captions.name_role("", "a nurse") == "a nurse"
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ({"gender": [None, "feminine", np.nan]}, {}, "gender has 2 missing values of 3, the first in row 0"),
+        ({"beard": ["", np.nan, ""]}, {}, "beard has 1 missing values of 3, the first in row 1"),
+        ({"skin": "pink"}, {}, "unknown skin 'pink'; choose one of: 'light'"),
+        ({}, {"mention": {"genders": 1}}, "unknown attribute in mention 'genders'; choose one of: 'gender'"),
+        ({}, {"mention": {"gender": 75}}, r"mention\['gender'\] must lie in \[0, 1\], got 75"),
+        ({}, {"mention": {"age": float("nan")}}, r"mention\['age'\] must lie in \[0, 1\], got nan"),
+        ({}, {"seed": 0.5}, "seed must be a whole number from 0, got 0.5"),
+    ],
+)
+def test_bad_input(change, options, message):
+    with pytest.raises(ValueError, match=message):
+        captions.caption(toonville.sample(3, seed=1).assign(**change), **options)
+
+
+def test_no_column_and_no_noun():
+    with pytest.raises(ValueError, match=r"people lack the columns \['beard'\]"):
+        captions.caption(toonville.sample(3).drop(columns="beard"))
+    with pytest.raises(ValueError, match="got an empty text"):
+        captions.with_article("")

@@ -47,3 +47,18 @@ def test_dataset_serves_a_dataloader():
 def test_what_is_no_picture(bad):
     with pytest.raises(ValueError, match="need \\(n, h, w, 3\\) uint8 pictures"):
         toonville.to_tensor(bad)
+
+
+def test_a_mask_picks_the_captions_of_its_pictures():
+    dataset = toonville.CaptionedPeople(toonville.sample(5, seed=1), seed=1, progress=False)
+    mask = np.array([False, True, False, True, True])
+    images, texts = dataset.batch(mask)
+    expected, right = dataset.batch([1, 3, 4])
+    assert torch.equal(images, expected)
+    assert texts == right == [dataset.captions[i] for i in (1, 3, 4)]
+
+
+@pytest.mark.parametrize("options", [{"size": 32.0}, {"size": 0}, {"jobs": 0}, {"jobs": 1.5}])
+def test_sizes_and_jobs_are_whole_numbers(options):
+    with pytest.raises(ValueError, match="must be a whole number of at least 1"):
+        toonville.pictures(toonville.sample(2), progress=False, **options)

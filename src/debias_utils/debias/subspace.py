@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ..errors import check_choice
+from ..tensors import at_least_float32, check_finite, floats, is_number, like, numbers_of
 
 PLACES = ("difference", "target")
 _NOISE = 1e-6  # of the embeddings' length: below it, a difference between float32 embeddings is rounding
@@ -37,6 +38,7 @@ class BiasSubspace:
     explained: np.ndarray | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "basis", numbers_of("basis", self.basis))
         if self.basis.ndim != 2 or not np.allclose(self.basis @ self.basis.T, np.eye(len(self.basis)), atol=1e-6):
             raise ValueError("the rows of a basis must have length 1 and be orthogonal; `BiasSubspace.span` makes them so")
 
@@ -53,18 +55,20 @@ class BiasSubspace:
         Raises:
             ValueError: no sets, wrong shapes, NaN, texts that are all alike, n_components beyond the rank.
         """
-        embeddings = [_tensor(s).detach().double().cpu().numpy() for s in sets]
-        for i, x in enumerate(embeddings):
-            if x.ndim != 2 or len(x) < 2 or x.shape[1] != embeddings[0].shape[1]:
-                raise ValueError(f"each set needs at least 2 embeddings of one length d, (m, d); set {i} is {x.shape}")
-            if not np.isfinite(x).all():
-                raise ValueError(f"set {i} holds NaN or infinite values")
-        if not embeddings:
+        tensors = [floats(f"set {i}", s) for i, s in enumerate(sets)]
+        for i, tensor in enumerate(tensors):
+            if tensor.ndim != 2 or len(tensor) < 2 or tensor.shape[1] != tensors[0].shape[-1]:
+                shape = tuple(tensor.shape)
+                raise ValueError(f"each set needs at least 2 embeddings of one length d, (m, d); set {i} is {shape}")
+            check_finite(f"set {i}", tensor)
+        if not tensors:
             raise ValueError("need at least one definitional set")
+        embeddings = [numbers_of("sets", tensor) for tensor in tensors]
         residuals = np.concatenate([x - x.mean(axis=0) for x in embeddings])  # (sum m_i, d); PCA's own mean is 0
         _, singular, components = np.linalg.svd(residuals, full_matrices=False)
         scale = max(np.linalg.norm(x, axis=1).max() for x in embeddings)
-        rank = int((singular > _NOISE * scale).sum())
+        noise = max(_NOISE, *(torch.finfo(tensor.dtype).eps for tensor in tensors))  # half precision rounds more coarsely
+        rank = int((singular > noise * scale).sum())
         if rank == 0:
             raise ValueError("the embeddings within every set are the same: no direction tells them apart")
         variance = singular[:rank] ** 2
@@ -80,14 +84,18 @@ class BiasSubspace:
         neither of the two is more than a thousandth left.
 
         Raises:
-            ValueError: wrong shape, NaN, a direction of length 0.
+            ValueError: wrong shape, NaN, a direction of length 0, a tolerance that is not in [0, 1).
         """
-        x = _tensor(directions).detach().double().cpu().numpy()
-        if x.ndim != 2:
-            raise ValueError(f"need directions (k, d), got shape {x.shape}")
+        tensor = floats("directions", directions)
+        if tensor.ndim != 2:
+            raise ValueError(f"need directions (k, d), got shape {tuple(tensor.shape)}")
+        if not (is_number(tolerance) and 0 <= tolerance < 1):
+            raise ValueError(f"tolerance must lie in [0, 1), got {tolerance!r}")
+        check_finite("directions", tensor)
+        x = numbers_of("directions", tensor)
         length = np.linalg.norm(x, axis=1, keepdims=True)
-        if not (np.isfinite(length) & (length > 0)).all():
-            raise ValueError("directions hold NaN, or one has length 0")
+        if not length.all():
+            raise ValueError(f"directions of length 0 span nothing: rows {np.flatnonzero(length == 0).tolist()}")
         _, singular, rows = np.linalg.svd(x / length, full_matrices=False)
         return cls(rows[: int((singular > tolerance * singular.max(initial=0.0)).sum())])
 
@@ -98,8 +106,10 @@ class BiasSubspace:
         twice, and one after the other leaves a rest of the first. See `span` for the tolerance.
 
         Raises:
-            ValueError: the subspaces live in spaces of different dimension.
+            ValueError: the subspaces live in spaces of different dimension, or `other` is none.
         """
+        if not isinstance(other, BiasSubspace):
+            raise ValueError(f"can join another BiasSubspace only, got {type(other).__name__}; `BiasSubspace.span` makes one")
         if self.basis.shape[1] != other.basis.shape[1]:
             raise ValueError(f"subspaces of {self.basis.shape[1]} and {other.basis.shape[1]} dimensions cannot be joined")
         return BiasSubspace.span(np.concatenate([self.basis, other.basis]), tolerance=tolerance)
@@ -116,26 +126,29 @@ class BiasSubspace:
                 so that 1 is sensible there (our choice); tokens behind the end of the text do, and must be projected.
 
         Returns:
-            Shape, dtype, device and kind of x (whole numbers become float64).
+            Shape, dtype, device and kind of x (whole numbers become float64); half precision is computed in float32.
 
         Raises:
-            ValueError: wrong shape, NaN, or nothing left to normalise (says of which rows).
+            ValueError: wrong shape, NaN, or nothing left to normalise, of a zero vector or of one inside the subspace (says of
+                which rows).
         """
-        tensor = _tensor(x)
+        tensor = floats("x", x)
         d = self.basis.shape[1]
         if tensor.ndim not in (1, 2, 3) or tensor.shape[-1] != d:
             raise ValueError(f"need x as (d,), (n, d) or (b, t, d) with d = {d}, got shape {tuple(tensor.shape)}")
-        if skip_first and (tensor.ndim != 3 or not 0 < skip_first <= tensor.shape[1]):
+        whole = isinstance(skip_first, (int, np.integer)) and not isinstance(skip_first, bool)
+        if not whole or (skip_first and (tensor.ndim != 3 or not 0 < skip_first <= tensor.shape[1])):
             raise ValueError(f"skip_first is for tokens (b, t, d), from 0 to t; got {skip_first!r} for {tuple(tensor.shape)}")
-        _check_finite("x", tensor)
+        check_finite("x", tensor)
         kept, work = tensor[:, :skip_first] if skip_first else None, tensor[:, skip_first:] if skip_first else tensor
-        work = work.to(torch.promote_types(tensor.dtype, torch.float32))  # a basis in half precision is not orthonormal
+        work = at_least_float32(work)  # a basis in half precision is not orthonormal
         basis = torch.tensor(self.basis, dtype=work.dtype, device=work.device)
         left = work - work @ basis.T @ basis
         if normalize:
+            _refuse((work == 0).all(dim=-1), "x is a zero vector, which leaves nothing to normalise; normalize=False keeps it")
             left = _unit(left, compared_to=work, error="the subspace leaves nothing of the text")
         left = left.to(tensor.dtype)
-        return _like(x, left if kept is None else torch.cat([kept, left], dim=1))
+        return like(x, left if kept is None else torch.cat([kept, left], dim=1))
 
 
 def debias_delta(target: Any, neutral: Any, subspace: BiasSubspace, *, where: str = "difference") -> Any:
@@ -153,23 +166,24 @@ def debias_delta(target: Any, neutral: Any, subspace: BiasSubspace, *, where: st
         where: "difference" or "target".
 
     Returns:
-        Shape and kind of `target`, each of length 1.
+        Shape, dtype and kind of `target`, each of length 1.
 
     Raises:
         ValueError: unknown `where`, NaN, a target that coincides with the neutral text, or nothing left of a difference.
     """
     check_choice("where", where, PLACES)
-    a, b = _tensor(target), _tensor(neutral)
+    given, b = floats("target", target), floats("neutral", neutral)
+    a = at_least_float32(given)
     if a.ndim not in (1, 2) or b.ndim > a.ndim or a.shape[-1:] != b.shape[-1:] or b.shape[:-1] not in ((), a.shape[:-1]):
         raise ValueError(f"need target (d,) or (n, d) and neutral of the same d, got {tuple(a.shape)} and {tuple(b.shape)}")
+    check_finite("target", a)
+    check_finite("neutral", b)
     b = b.to(a)
-    _check_finite("target", a)
-    _check_finite("neutral", b)
     _unit(a - b, compared_to=a, error="target and neutral text have the same embedding: there is no direction to edit along")
     if where == "difference":
-        return _like(target, subspace.project_out(a - b))
+        return like(target, subspace.project_out(a - b).to(given.dtype))
     left = "without the subspace the target is the neutral text: nothing is left of the difference"
-    return _like(target, _unit(subspace.project_out(a) - b, compared_to=a, error=left))
+    return like(target, _unit(subspace.project_out(a) - b, compared_to=a, error=left).to(given.dtype))
 
 
 def printed_projection(x: Any, vectors: Any) -> Any:
@@ -183,13 +197,20 @@ def printed_projection(x: Any, vectors: Any) -> Any:
         x: (d,) or (n, d), array or tensor. vectors: (k, d), none of length 0.
 
     Returns:
-        Shape and kind of x, not renormalised.
+        Shape, dtype and kind of x, not renormalised.
+
+    Raises:
+        ValueError: wrong shape, NaN, a vector of length 0.
     """
-    tensor = _tensor(x)
-    g = _tensor(vectors).to(tensor)
+    given = floats("x", x)
+    tensor = at_least_float32(given)
+    g = floats("vectors", vectors).to(tensor)
     if g.ndim != 2 or tensor.ndim not in (1, 2) or tensor.shape[-1] != g.shape[1]:
         raise ValueError(f"need x (d,) or (n, d) and vectors (k, d), got {tuple(tensor.shape)} and {tuple(g.shape)}")
-    return _like(x, tensor - (tensor @ g.T / g.norm(dim=1)) @ g)
+    check_finite("x", tensor)
+    check_finite("vectors", g)
+    _refuse((g == 0).all(dim=1), "vectors of length 0 have no direction")
+    return like(x, (tensor - (tensor @ g.T / g.norm(dim=1)) @ g).to(given.dtype))
 
 
 def _count(n_components: int | float, explained: np.ndarray) -> int:
@@ -207,24 +228,12 @@ def _count(n_components: int | float, explained: np.ndarray) -> int:
 def _unit(x: torch.Tensor, *, compared_to: torch.Tensor, error: str) -> torch.Tensor:
     """Rows of x (..., d) at length 1; those that are mere rounding beside the rows of `compared_to` raise `error`."""
     length = x.norm(dim=-1, keepdim=True)
-    lost = (length <= _NOTHING * compared_to.norm(dim=-1, keepdim=True))[..., 0]
-    if lost.any():
-        rows = [tuple(row) if len(row) > 1 else row[0] for row in lost.nonzero().tolist() if row]
-        raise ValueError(error + (f" ({len(rows)} of {lost.numel()} rows, the first: {rows[:5]})" if rows else ""))
+    _refuse((length <= _NOTHING * compared_to.norm(dim=-1, keepdim=True))[..., 0], error)
     return x / length
 
 
-def _check_finite(name: str, x: torch.Tensor) -> None:
-    if not x.isfinite().all():
-        raise ValueError(f"{name} holds {int((~x.isfinite()).sum())} NaN or infinite values")
-
-
-def _tensor(x: Any) -> torch.Tensor:
-    """A tensor as it is, anything else as a copy; whole numbers as float64."""
-    tensor = x if isinstance(x, torch.Tensor) else torch.from_numpy(np.array(x))
-    return tensor if tensor.is_floating_point() else tensor.double()
-
-
-def _like(x: Any, result: torch.Tensor) -> Any:
-    """A tensor if x is one, else an array."""
-    return result if isinstance(x, torch.Tensor) else result.numpy()
+def _refuse(rows: torch.Tensor, error: str) -> None:
+    """Raise `error` if any of the rows (...) is lost, and say which."""
+    if rows.any():
+        lost = [tuple(row) if len(row) > 1 else row[0] for row in rows.nonzero().tolist() if row]
+        raise ValueError(error + (f" ({len(lost)} of {rows.numel()} rows, the first: {lost[:5]})" if lost else ""))

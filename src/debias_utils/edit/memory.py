@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..models.pix2pix import Pix2Pix
+from ..tensors import check_whole
 
 
 def stable_diffusion() -> Pix2Pix:
@@ -68,13 +69,17 @@ def sampler_bytes(
     `weights` and the largest of the rest, whatever the number of steps.
 
     Args:
-        model: on any device. size: side of the pictures. batch: pictures at a time. tokens: of a text. dtype: of what
-            goes in.
+        model: on any device. size: side of the pictures, a multiple of `model.factor`. batch: pictures at a time. tokens: of a
+            text. dtype: of what goes in.
 
     Returns:
         "weights"; "call": a recorded call of one branch, as in "one-step" and "detached"; "call, full": of two, as in "full" and
         "last-k" behind the first recorded call; "decoder".
     """
+    for name, count in (("size", size), ("batch", batch), ("tokens", tokens)):
+        check_whole(name, count)
+    if size % model.factor:
+        raise ValueError(f"size must be a multiple of {model.factor}, got {size}")
     side, channels, device = size // model.factor, model.vae.config.latent_channels, model.device
 
     def latents(n: int) -> torch.Tensor:

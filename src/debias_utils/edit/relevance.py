@@ -12,6 +12,9 @@ Relevance is what StyleCLIP's global directions are made of. Four ways to it, on
 
 All give the change of <picture embedding, direction> per standard deviation of a channel, so they compare directly. Only
 the published default of `finite_difference`, and `gradient` with `probes`, divide each channel's effect by its size.
+
+Styles, features and directions may be arrays; what comes back are tensors, at least float32. Each function raises one
+ValueError that says how many values are NaN or infinite, and where, of what it is given and of what `encode` returns.
 """
 
 from __future__ import annotations
@@ -23,7 +26,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 
-from ..errors import check_choice, check_positive
+from ..errors import check_choice
+from ..tensors import at_least_float32, check_finite, check_whole, floats, is_number
+from .styleclip import check_channels
 
 if TYPE_CHECKING:
     from ..models.stylegan2 import Generator
@@ -33,26 +38,37 @@ Encoder = Callable[[torch.Tensor], torch.Tensor]  # pictures (n, 3, h, w) in [0,
 
 @dataclass(frozen=True)
 class ChannelStatistics:
-    """What each style channel does over many samples: four (S,) tensors, in units of the style."""
+    """What each style channel does over many samples: four (S,) tensors, in units of the style, all finite."""
 
     mean: torch.Tensor
     std: torch.Tensor
     low: torch.Tensor
     high: torch.Tensor
 
+    def __post_init__(self) -> None:
+        for name in ("mean", "std", "low", "high"):
+            values = floats(name, getattr(self, name))
+            if values.ndim != 1 or len(values) != len(self.mean):
+                raise ValueError(f"statistics need (S,) values each, but {name} is {tuple(values.shape)}")
+            check_finite(f"{name} of the statistics", values)
+            object.__setattr__(self, name, values)
+
     def ends(self, step: float, *, clamp: bool, around: torch.Tensor | None = None) -> torch.Tensor:
         """`step` standard deviations above and below the mean, or above and below `around` (..., S): (2, ..., S).
 
         With `clamp` not beyond the range seen.
         """
-        if not step > 0:
+        if not (is_number(step) and step > 0):
             raise ValueError(f"step must be a positive number of standard deviations, got {step!r}")
-        centre = self.mean if around is None else around
+        centre = self.mean if around is None else floats("around", around)
+        if centre.shape[-1:] != self.mean.shape:
+            raise ValueError(f"around must be (..., S) with S = {len(self.mean)}, got shape {tuple(centre.shape)}")
+        check_finite("around", centre)
         ends = torch.stack([centre + step * self.std, centre - step * self.std])
         return torch.clamp(ends, self.low, self.high) if clamp else ends
 
 
-def channel_statistics(styles: torch.Tensor) -> ChannelStatistics:
+def channel_statistics(styles: Any) -> ChannelStatistics:
     """Mean, standard deviation and range of each channel.
 
     Args:
@@ -61,7 +77,7 @@ def channel_statistics(styles: torch.Tensor) -> ChannelStatistics:
     Raises:
         ValueError: fewer than two samples, or values that are not finite.
     """
-    _check_styles(styles, at_least=2)
+    styles = at_least_float32(_check_styles(styles, at_least=2))
     low, high = torch.aminmax(styles, dim=0)
     return ChannelStatistics(styles.mean(dim=0), styles.std(dim=0, correction=0), low, high)
 
@@ -85,10 +101,12 @@ def relevance(
     Returns:
         (t, S).
     """
-    by_gradient = {"gradient": gradient, "expected-gradient": expected_gradient}
+    by_gradient: dict[str, Callable[..., torch.Tensor]] = {"gradient": gradient, "expected-gradient": expected_gradient}
     check_choice("method", method, ("finite-difference", *by_gradient))
     if method == "finite-difference":
-        return directions @ finite_difference(generator, encode, styles, statistics, **options).T
+        directions = _check_directions(directions)
+        table = finite_difference(generator, encode, styles, statistics, **options)
+        return _check_width(directions, table).to(table) @ table.T
     return by_gradient[method](generator, encode, styles, statistics, directions, **options)
 
 
@@ -133,13 +151,12 @@ def finite_difference(
     Returns:
         (S, d); relevance to a unit text difference is the product with it. 0 for a channel that changes nothing.
     """
-    _check_styles(styles)
-    check_positive("batch_size", batch_size)
+    styles = _check_styles(styles, statistics=statistics)
+    check_whole("batch_size", batch_size)
     check_choice("around", around, ("mean", "sample"))
-    if channels is None:
-        channels = torch.ones(styles.shape[1], dtype=torch.bool)
-    if channels.shape != styles.shape[1:] or not channels.any():
-        raise ValueError(f"channels must be (S,) bool and select at least one, got {tuple(channels.shape)}")
+    channels = torch.ones(styles.shape[1], dtype=torch.bool) if channels is None else check_channels(channels, styles)
+    if not channels.any():
+        raise ValueError(f"channels must be (S,) bool and select at least one, got {tuple(channels.shape)} all False")
     pictures_at_once = min(len(styles), max(1, batch_size // 2))
     channels_at_once = max(1, batch_size // (2 * pictures_at_once))
     table: torch.Tensor | None = None
@@ -147,7 +164,7 @@ def finite_difference(
         layers = generator.split(part)
         states = generator.states(layers)
         centre = part if around == "sample" else statistics.mean.expand_as(part)
-        ends = statistics.ends(step, clamp=clamp, around=centre)  # (2, m, S)
+        ends = statistics.ends(step, clamp=clamp, around=centre).to(styles)  # (2, m, S)
         first = 0  # of this layer's channels, among all
         for index, layer in enumerate(layers):
             here = channels[first : first + layer.shape[1]].nonzero().squeeze(1).to(styles.device)
@@ -158,8 +175,10 @@ def finite_difference(
                 batch[index] = changed.flatten(0, 2)
                 state = tuple(_repeat(x, copies) for x in states[index])
                 pictures = generator.synthesis(batch, start=index, state=state)
-                above, below = encode(_to_unit_range(pictures)).unflatten(0, (2, len(chosen), len(part)))
-                difference = _unit_or_zero(above - below) if normalize else (above - below) / (2 * step)  # (k, m, d)
+                embeddings = _embed(encode, pictures)
+                above, below = at_least_float32(embeddings).unflatten(0, (2, len(chosen), len(part)))
+                rounding = torch.finfo(embeddings.dtype).eps
+                difference = _unit_or_zero(above - below, rounding) if normalize else (above - below) / (2 * step)  # (k, m, d)
                 if table is None:
                     table = difference.new_zeros(styles.shape[1], difference.shape[-1])
                 table[first + chosen] += difference.sum(dim=1)
@@ -199,8 +218,10 @@ def gradient(
         (t, S): change of <embedding, direction> per standard deviation of each channel; with probes, an estimate
         of the cosine of the direction with the channel's own.
     """
-    _check_styles(styles)
-    check_positive("batch_size", batch_size)
+    styles, directions = _check_styles(styles, statistics=statistics), _check_directions(directions)
+    check_whole("batch_size", batch_size)
+    check_whole("probes", probes, at_least=0)
+    check_whole("seed", seed, at_least=0)
     if not probes:
         parts = _gradients(generator, encode, styles, directions, batch_size)  # (t, m, S) each
         return torch.stack([slopes.sum(dim=1) for slopes in parts]).sum(dim=0) * statistics.std / len(styles)
@@ -208,8 +229,8 @@ def gradient(
     if not 1 <= probes <= d:
         raise ValueError(f"probes must lie between 0 and the {d} dimensions of the embedding, got {probes}")
     drawn = torch.randn(d, probes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    probe = torch.linalg.qr(drawn).Q.T.to(directions) * (d / probes) ** 0.5  # (probes, d) orthogonal
-    total = styles.new_zeros(t + probes, styles.shape[1])
+    probe = torch.linalg.qr(drawn).Q.T.to(directions.dtype).to(directions.device) * (d / probes) ** 0.5  # orthogonal rows
+    total = at_least_float32(styles).new_zeros(t + probes, styles.shape[1])
     for slopes in _gradients(generator, encode, styles, torch.cat([directions, probe]), batch_size):
         size = slopes[t:].norm(dim=0)  # (m, S)
         seen = size * statistics.std > 10 * torch.finfo(size.dtype).eps  # as in `_unit_or_zero`
@@ -244,13 +265,14 @@ def expected_gradient(
     Returns:
         (t, S): change of <embedding, direction> per standard deviation of each channel.
     """
-    _check_styles(styles, at_least=2)
-    check_positive("batch_size", batch_size)
+    styles, directions = _check_styles(styles, at_least=2, statistics=statistics), _check_directions(directions)
+    check_whole("batch_size", batch_size)
+    check_whole("seed", seed, at_least=0)
     n, random = len(styles), torch.Generator().manual_seed(seed)
     order = torch.randperm(n, generator=random).to(styles.device)
     start, end = styles[order], styles[order.roll(1)]
     u = ((torch.randperm(n, generator=random) + torch.rand(n, generator=random)) / n).to(styles)  # one in each n-th of [0, 1]
-    weight = (end - start).square()  # (n, S)
+    weight = at_least_float32(end - start).square()  # (n, S)
     on_the_way = start + u[:, None] * (end - start)
     parts = _gradients(generator, encode, on_the_way, directions, batch_size)  # (t, m, S) each
     weighted = [(slopes * w).sum(dim=1) for slopes, w in zip(parts, weight.split(batch_size), strict=True)]
@@ -258,7 +280,7 @@ def expected_gradient(
     return torch.where(weight.sum(dim=0) > 0, total / weight.sum(dim=0), 0.0) * statistics.std
 
 
-def regression(styles: torch.Tensor, features: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
+def regression(styles: Any, features: Any, directions: Any) -> torch.Tensor:
     """Relevance from samples alone (ours): cov(s_c, <f(G(s)), direction>) / std_c, over the samples.
 
     The slope of the score on each channel by itself, per standard deviation. Channels that go together share the
@@ -270,12 +292,20 @@ def regression(styles: torch.Tensor, features: torch.Tensor, directions: torch.T
 
     Returns:
         (t, S); 0 for a channel that never changes.
+
+    Raises:
+        ValueError: shapes that do not fit, NaN or infinity, fewer than two samples.
     """
-    _check_styles(styles, at_least=2)
+    styles = at_least_float32(_check_styles(styles, at_least=2))
+    features, directions = at_least_float32(floats("features", features)), _check_directions(directions, at_least=0)
+    if features.ndim != 2:
+        raise ValueError(f"need features (n, d), got shape {tuple(features.shape)}")
     if len(features) != len(styles):
         raise ValueError(f"need the embedding of every sample, got {len(styles)} styles and {len(features)} features")
+    check_finite("features", features)
     centred = styles - styles.mean(dim=0)
-    scores = (features - features.mean(dim=0)) @ directions.T  # (n, t)
+    scores = (features - features.mean(dim=0)) @ _check_width(directions, features).to(features).T  # (n, t)
+    scores = scores.to(centred)
     std = styles.std(dim=0, correction=0)
     return torch.where(std > 0, (scores.T @ centred) / (len(styles) * std), 0.0)
 
@@ -284,16 +314,21 @@ def _gradients(
     generator: Generator, encode: Encoder, styles: torch.Tensor, directions: torch.Tensor, batch_size: int
 ) -> Iterator[torch.Tensor]:
     """Gradients of <embedding, direction> with respect to the styles, a batch of m pictures at a time: (t, m, S)."""
-    if directions.ndim != 2:
-        raise ValueError(f"need directions (t, d), got shape {tuple(directions.shape)}")
     for part in styles.detach().split(batch_size):
         with torch.enable_grad():
             part = part.requires_grad_(True)
-            embeddings = encode(_to_unit_range(generator.synthesis(generator.split(part))))
-            scores = (embeddings @ directions.T).sum(dim=0)  # (t,); samples do not mix, so each keeps its own gradient
+            embeddings = at_least_float32(_embed(encode, generator.synthesis(generator.split(part))))
+            if not embeddings.requires_grad:
+                raise ValueError(
+                    "no gradient reaches the styles: does encode or the generator run under torch.no_grad or detach?"
+                )
+            along = _check_width(directions, embeddings).to(embeddings)
+            scores = (embeddings @ along.T).sum(dim=0)  # (t,); samples do not mix, so each keeps its own gradient
             keep = [True] * (len(scores) - 1) + [False]
             slopes = [torch.autograd.grad(s, part, retain_graph=k)[0] for s, k in zip(scores, keep, strict=True)]
-        yield torch.stack(slopes)
+        found = at_least_float32(torch.stack(slopes))
+        check_finite("the gradient of the embedding by the styles, (directions, pictures, channels),", found)
+        yield found
 
 
 def _to_unit_range(pictures: torch.Tensor) -> torch.Tensor:
@@ -311,14 +346,40 @@ def _repeat(x: torch.Tensor | None, copies: int) -> torch.Tensor | None:
     return None if x is None else x.expand(copies, *x.shape).flatten(0, 1)
 
 
-def _unit_or_zero(x: torch.Tensor) -> torch.Tensor:
+def _unit_or_zero(x: torch.Tensor, rounding: float) -> torch.Tensor:
     """Normalise the last dimension; a difference of nothing but rounding (of unit embeddings) has no direction: 0."""
     length = x.norm(dim=-1, keepdim=True)
-    return torch.where(length > 10 * torch.finfo(x.dtype).eps, x / length, 0.0)
+    return torch.where(length > 10 * rounding, x / length, 0.0)
 
 
-def _check_styles(styles: torch.Tensor, *, at_least: int = 1) -> None:
+def _embed(encode: Encoder, pictures: torch.Tensor) -> torch.Tensor:
+    embeddings = encode(_to_unit_range(pictures))
+    if not isinstance(embeddings, torch.Tensor) or embeddings.ndim != 2 or len(embeddings) != len(pictures):
+        got = tuple(embeddings.shape) if hasattr(embeddings, "shape") else type(embeddings).__name__
+        raise ValueError(f"encode must return a tensor ({len(pictures)}, d) for {len(pictures)} pictures, got {got}")
+    check_finite("what encode returned", embeddings)
+    return embeddings
+
+
+def _check_styles(styles: Any, *, at_least: int = 1, statistics: ChannelStatistics | None = None) -> torch.Tensor:
+    styles = floats("styles", styles)
     if styles.ndim != 2 or len(styles) < at_least:
         raise ValueError(f"need flat styles (n, S) of at least {at_least} samples, got shape {tuple(styles.shape)}")
-    if not torch.isfinite(styles).all():
-        raise ValueError("styles hold values that are not finite")
+    check_finite("styles", styles)
+    if statistics is not None and len(statistics.std) != styles.shape[1]:
+        raise ValueError(f"statistics of {len(statistics.std)} channels do not fit styles of {styles.shape[1]}")
+    return styles
+
+
+def _check_directions(directions: Any, *, at_least: int = 1) -> torch.Tensor:
+    directions = at_least_float32(floats("directions", directions))
+    if directions.ndim != 2 or len(directions) < at_least:
+        raise ValueError(f"need directions (t, d), got shape {tuple(directions.shape)}")
+    check_finite("directions", directions)
+    return directions
+
+
+def _check_width(directions: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
+    if directions.shape[1] != embeddings.shape[1]:
+        raise ValueError(f"directions of length {directions.shape[1]} do not fit embeddings of length {embeddings.shape[1]}")
+    return directions

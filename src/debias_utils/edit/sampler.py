@@ -13,7 +13,10 @@ gradient through the sampler; these are the ways, `GRADIENTS`. All but "one-step
 "one-step"  the k-th last call ends the sampling: its estimate of the clean latent is decoded, and the gradient goes through that
             one call (as in ReFL, Xu et al. 2023). The cheapest, with blurred pictures where k is large.
 "detached"  through every call, but into c_T only: the UNet's latent input is detached, while the scheduler's own, linear path
-            from each e_t to the picture is kept, and dL/de_t is scaled by `detached_coefficients` (Shen et al. 2024).
+            from each e_t to the picture is kept, and dL/de_t is scaled by `detached_coefficients` (Shen et al. 2024; for a UNet
+            that predicts v, by their counterpart).
+
+e stands for whatever the UNet predicts: the scales of equation 1 add up to 1, so that guiding v is guiding the noise.
 
 Only e(c_I, c_T) depends on c_T. Where a call's latents carry no gradient ("detached", "one-step", the first recorded call of
 the others), the other two branches therefore run without one. Of each call that is recorded, nothing but its input stays in
@@ -25,7 +28,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,21 +35,28 @@ import numpy as np
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from ..errors import check_choice, check_positive
+from ..errors import check_choice
+from ..tensors import check_finite, check_whole, is_number
 
 if TYPE_CHECKING:
     from ..models.pix2pix import Pix2Pix
 
 GRADIENTS = ("full", "last-k", "one-step", "detached")
-DETERMINISTIC = ("DDIMScheduler", "PNDMScheduler", "EulerDiscreteScheduler")
+DETERMINISTIC = (  # whose steps draw no noise, as diffusers calls them without options; the DPM solvers unless "sde" is set
+    "DDIMScheduler", "PNDMScheduler", "EulerDiscreteScheduler", "HeunDiscreteScheduler", "LMSDiscreteScheduler",
+    "DEISMultistepScheduler", "UniPCMultistepScheduler", "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler",
+    "KDPM2DiscreteScheduler", "DDIMParallelScheduler",
+)  # fmt: skip
 
 
 class Sampler:
     """Called as sampler(condition (m, 77, d), index (m,)) -> (m, 3, h, w): the decoder that `debias_latent` asks for.
 
     Pictures are nominally in [0, 1] and not clamped, at least float32 whatever the model's precision. Rows do not depend on each
-    other. The starting noise of person i is drawn from (seed, people[i]), on the CPU in float32: it is the same in every
-    batch, chunk, precision and on every device.
+    other, but for the networks' rounding, which is another in batches of another size: in float32, on the mini editor and with 20
+    steps, pictures drawn one at a time differ by up to 3e-6 from those of a batch (in `debias_latent` that adds up, see there).
+    The starting noise of person i is drawn from (seed, people[i]), on the CPU in float32: it is the same in every batch, chunk,
+    precision and on every device.
 
     Args:
         model: the parts. images: (n, 3, h, w) in [0, 1], the people; encoded here, once.
@@ -57,9 +66,11 @@ class Sampler:
             work; diffusers does that silently whenever s_T <= 1 or s_I < 1. (Formula and shortcut agree at s_T = s_I = 1.)
         negative: the text in place of the empty one in the two branches without c_T.
         seed, people: what the noise is drawn from; people, (n,) whole numbers, default (0..n-1), keep their noise in a subset.
-        generator: instead of (seed, people): draw the starting noise for all pictures at once, as the pipeline does.
-        scheduler: of diffusers, such as `model.scheduler`, which the pipeline was saved with; never altered. Default: the model's
-            own if it is DDIM (Song et al. 2021), else a DDIM with its training schedule, see `ddim`.
+        generator: instead of (seed, people), as the pipeline does: one draws the starting noise for all pictures at once, a list
+            of n gives each picture its own.
+        scheduler: an object of diffusers, such as `model.scheduler`, which the pipeline was saved with; never altered. Default:
+            the model's own if it is DDIM (Song et al. 2021), else a DDIM with its training schedule, see `ddim`. It may draw
+            noise in its steps if no gradient is asked for.
         gradient: one of `GRADIENTS`; None draws pictures only. k: for "last-k" and "one-step", a call counted from the end.
 
     Attributes:
@@ -67,8 +78,8 @@ class Sampler:
         image_latents: (n, 4, h', w'). unconditional: (1, 77, d), the condition of the branches without c_T.
 
     Raises:
-        ValueError: pictures as in `Pix2Pix.encode_image`; unknown choices; numbers out of range; a scheduler that draws noise
-            for which no seed can be set, or that no gradient can pass.
+        ValueError: pictures as in `Pix2Pix.encode_image`; unknown choices; numbers out of range or of another type; a scheduler
+            that draws noise for which no seed can be set, that no gradient can pass, or whose steps fail or are not finite.
     """
 
     def __init__(
@@ -82,7 +93,7 @@ class Sampler:
         negative: str = "",
         seed: int = 0,
         people: Sequence[int] | None = None,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
         scheduler: Any = None,
         gradient: str | None = None,
         k: int = 1,
@@ -93,37 +104,49 @@ class Sampler:
             raise ValueError("need at least one picture")
         self._check_scheduler()
         self.calls = len(self._start_scheduler().timesteps)
-        if guidance is not None and not (len(guidance) == 2 and all(math.isfinite(s) for s in guidance)):
+        pair = isinstance(guidance, (Sequence, np.ndarray)) and len(guidance) == 2 and all(map(is_number, guidance))
+        if guidance is not None and not pair:
             raise ValueError(f"guidance must be two finite scales, of text and of image, or None; got {guidance!r}")
-        check_positive("k", k)
+        check_whole("k", k)
         if gradient in ("last-k", "one-step") and k > self.calls:
             raise ValueError(f"k must lie between 1 and {self.calls}, the calls of the UNet in {steps} steps, got {k}")
         self._first = self.calls - k if gradient in ("last-k", "one-step") else 0  # call that is recorded
-        self.rows = torch.arange(n) if rows is None else torch.as_tensor(rows).long().cpu()
-        if self.rows.ndim != 1 or not bool(((self.rows >= 0) & (self.rows < n)).all()):
+        self.rows = torch.arange(n) if rows is None else _whole_numbers("rows", rows)
+        if not bool(((self.rows >= 0) & (self.rows < n)).all()):
             raise ValueError(f"rows must be (r,) positions among the {n} pictures, got {self.rows.tolist()}")
-        people = range(n) if people is None else people
-        if len(people) != n or min(people, default=0) < 0:
-            raise ValueError(f"people must be {n} whole numbers from 0, one for each picture, got {list(people)}")
+        if generator is not None and people is not None:
+            raise ValueError("people and generator exclude each other: the noise comes from (seed, people) or from generator")
+        check_whole("seed", seed, at_least=0)
+        whole = _whole_numbers("people", range(n) if people is None else people).tolist()
+        if len(whole) != n or min(whole) < 0:
+            raise ValueError(f"people must be {n} whole numbers from 0, one for each picture, got {whole}")
+        if not isinstance(negative, str):
+            raise ValueError(f"negative must be one text, got {negative!r}")
         self.image_latents = model.encode_image(images)  # (n, 4, h', w')
         self.unconditional = model.encode_text([negative])  # (1, 77, d)
         shape = self.image_latents.shape[1:]
-        if generator is None:
-            generators = [person_generator(seed, person) for person in people]
-            noise = torch.stack([torch.randn(shape, generator=g) for g in generators])
-            self._generators: list[torch.Generator] | torch.Generator = generators
-        else:
+        if isinstance(generator, torch.Generator):
             noise = torch.randn((n, *shape), generator=generator, device=generator.device)
-            self._generators = generator.clone_state()
+            self._generators: list[torch.Generator] | torch.Generator = generator.clone_state()
+        else:
+            each: Any = [person_generator(seed, person) for person in whole] if generator is None else generator
+            listed = isinstance(each, (list, tuple)) and len(each) == n
+            if not listed or not all(isinstance(g, torch.Generator) for g in each):
+                raise ValueError(
+                    f"generator must be one torch.Generator, or a list of {n}, one for each picture; got {generator!r}"
+                )
+            noise = torch.stack([torch.randn(shape, generator=g, device=g.device).cpu() for g in each])
+            self._generators = [g.clone_state() for g in each]
         self.noise = noise.to(self.image_latents)  # (n, 4, h', w')
 
     def __call__(self, condition: torch.Tensor, index: torch.Tensor, *, on_call: Callable[[], Any] | None = None) -> torch.Tensor:
         """Draw the rows index (m,) with their conditions c_T, (m, 77, d); `on_call` is told of each call of the UNet.
 
         Raises:
-            ValueError: a condition of another shape, rows that do not exist, a gradient that was not asked for when the
-                sampler was made.
+            ValueError: a condition of another shape or not finite, rows that do not exist, a gradient that was not asked for when
+                the sampler was made.
         """
+        index = _whole_numbers("index", index)
         rows = self._check_call(condition, index)
         model, scheduler = self.model, self._start_scheduler()
         condition = condition.to(self.noise.device, torch.promote_types(condition.dtype, torch.float32))
@@ -185,7 +208,7 @@ class Sampler:
 
     def _noise_options(self, index: torch.Tensor, rows: torch.Tensor) -> dict[str, Any]:
         """Generators for schedulers that draw noise at each step, from where the starting noise left them."""
-        if type(self.scheduler).__name__ in DETERMINISTIC:
+        if _draws_no_noise(self.scheduler):
             return {}
         if isinstance(self._generators, list):
             return {"generator": [self._generators[row].clone_state() for row in rows]}
@@ -197,32 +220,62 @@ class Sampler:
         return {"generator": self._generators.clone_state()}
 
     def _check_scheduler(self) -> None:
-        name, config = type(self.scheduler).__name__, self.scheduler.config
-        check_positive("steps", self.steps)
+        scheduler = _check_scheduler(self.scheduler)
+        name, config = type(scheduler).__name__, scheduler.config
+        check_whole("steps", self.steps)
         if self.steps > config.num_train_timesteps:
             raise ValueError(f"steps must be at most {config.num_train_timesteps}, as many as in training, got {self.steps}")
-        if name not in DETERMINISTIC and "generator" not in inspect.signature(self.scheduler.step).parameters:
+        fixed = _draws_no_noise(scheduler)
+        if not fixed and "generator" not in inspect.signature(scheduler.step).parameters:
             raise ValueError(f"the step of {name} takes no generator, so that no seed fixes its noise; choose {DETERMINISTIC}")
-        if self.gradient is None:
-            return
-        check_choice("gradient", self.gradient, GRADIENTS)
-        check_choice("scheduler for a gradient (deterministic, with a differentiable step)", name, DETERMINISTIC)
-        for clamp in ("clip_sample", "thresholding"):
-            if config.get(clamp):
-                raise ValueError(f"{name} with {clamp}=True clamps the latents in each step and stops gradients: set it to False")
-        if self.gradient == "one-step" and name == "PNDMScheduler":
-            raise ValueError("the step of PNDMScheduler makes no estimate of the clean latent for 'one-step'; choose DDIM")
+        if self.gradient is not None:
+            check_choice("gradient", self.gradient, GRADIENTS)
+            if not fixed:
+                shown = f"{name} with algorithm_type={config.algorithm_type}" if name in DETERMINISTIC else name
+                check_choice("scheduler for a gradient (without noise in its steps)", shown, DETERMINISTIC)
+            for clamp in ("clip_sample", "thresholding"):
+                if config.get(clamp):
+                    raise ValueError(
+                        f"{name} with {clamp}=True clamps the latents in each step and stops gradients: set it to False"
+                    )
+        self._try_scheduler({} if fixed else {"generator": torch.Generator()})
+
+    def _try_scheduler(self, options: dict[str, Any]) -> None:
+        """All steps on a single pixel: what fails or is not finite there fails in every picture."""
+        name = type(self.scheduler).__name__
+        try:
+            scheduler = self._start_scheduler()
+            noise = torch.ones(1, self.model.vae.config.latent_channels, 1, 1)
+            latents = noise * scheduler.init_noise_sigma
+            if self.gradient == "detached":
+                detached_coefficients(scheduler)
+            for t in scheduler.timesteps:
+                scheduler.scale_model_input(latents, t)
+                stepped = scheduler.step(noise, t, latents, **options)
+                latents = stepped.prev_sample
+                if not latents.isfinite().all():
+                    hint = (
+                        "; at zero terminal SNR a UNet must predict v" if scheduler.config.get("rescale_betas_zero_snr") else ""
+                    )
+                    raise ValueError(f"at timestep {float(t):g} they leave NaN or infinity{hint}")
+        except (NotImplementedError, AttributeError, TypeError, ValueError, IndexError) as error:
+            raise ValueError(f"{name} cannot run {self.steps} steps: {error}") from error
+        if self.gradient == "one-step" and getattr(stepped, "pred_original_sample", None) is None:
+            raise ValueError(f"the step of {name} makes no estimate of the clean latent for 'one-step'; choose DDIM")
 
     def _check_call(self, condition: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         """The pictures that the rows edit, (m,) on the CPU."""
         shape = (len(index), *self.unconditional.shape[1:])
+        if not isinstance(condition, torch.Tensor):
+            raise ValueError(f"need conditions {shape} as a tensor of floats for these rows, got {type(condition).__name__}")
         if condition.shape != shape or not condition.is_floating_point():
             raise ValueError(f"need conditions {shape} of floats for these rows, got {tuple(condition.shape)} {condition.dtype}")
+        check_finite("condition", condition.detach())
         if len(index) and not 0 <= int(index.min()) <= int(index.max()) < len(self.rows):
             raise ValueError(f"rows run from 0 to {len(self.rows) - 1}, got {index.tolist()}")
         if torch.is_grad_enabled() and condition.requires_grad and self.gradient is None:
             raise ValueError(f"this sampler draws pictures only; for a gradient, make it with one of gradient={GRADIENTS}")
-        return self.rows[index.cpu()]
+        return self.rows[index]
 
 
 def ddim(scheduler: Any) -> Any:
@@ -232,7 +285,7 @@ def ddim(scheduler: Any) -> Any:
     """
     from diffusers import DDIMScheduler
 
-    if isinstance(scheduler, DDIMScheduler):
+    if isinstance(_check_scheduler(scheduler), DDIMScheduler):
         return copy.deepcopy(scheduler)
     published = {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1, "timestep_spacing": "leading"}
     return DDIMScheduler.from_config(scheduler.config, **published)
@@ -241,20 +294,66 @@ def ddim(scheduler: Any) -> Any:
 def detached_coefficients(scheduler: Any) -> torch.Tensor:
     """What "detached" multiplies dL/de_t with, one for each timestep of a scheduler whose timesteps are set; their product is 1.
 
-    sqrt(abar_t) sqrt(1 - abar_t) / (1 - alpha_t), divided by the geometric mean; alpha_t and its running product abar_t are
-    those of training (Shen et al. 2024, as in their code). It evens out the steps: the scheduler's path alone weighs e_t by
-    the step in sqrt((1 - abar) / abar), so that the noisiest calls would drown the others.
+    Of a UNet that predicts the noise: sqrt(abar_t) sqrt(1 - abar_t) / (1 - alpha_t), divided by the geometric mean; alpha_t and
+    its running product abar_t are those of training (Shen et al. 2024, as in their code). It evens out the steps: the
+    scheduler's path alone weighs e_t by the step in sqrt((1 - abar) / abar), so that the noisiest calls would drown the others.
+
+    Of one that predicts v, by the same principle (ours, they do not treat it): in terms of the angle with cos^2 = abar, a
+    deterministic step turns by the difference of the angles and adds its sine times v, so that v_t is weighed by the step in
+    the angle; the coefficient is one over it. It is finite at zero terminal SNR too.
+
+    Raises:
+        ValueError: a UNet that predicts the sample: the picture is the last call's alone, the other paths are 0. A noise that is
+            predicted at zero signal, abar_t = 0. A scheduler without a training schedule.
     """
+    kind = scheduler.config.get("prediction_type", "epsilon")
+    check_choice("prediction_type for 'detached'", kind, ("epsilon", "v_prediction"))
+    if not hasattr(scheduler, "alphas_cumprod"):
+        raise ValueError(f"{type(scheduler).__name__} has no training schedule (alphas_cumprod), which 'detached' needs")
     t = scheduler.timesteps.cpu().long()
-    total, beta = scheduler.alphas_cumprod.cpu().double()[t], scheduler.betas.cpu().double()[t]
-    logs = (total * (1 - total)).log() / 2 - beta.log()
+    total = scheduler.alphas_cumprod.cpu().double()
+    if kind == "v_prediction":
+        angle = total.where(total > 2**-24, 0).sqrt().acos()  # diffusers' Euler writes 2^-24 for 0
+        logs = -angle.diff(prepend=angle.new_zeros(1))[t].log()
+    else:
+        total, beta = total[t], scheduler.betas.cpu().double()[t]
+        if (total == 0).any():
+            raise ValueError(
+                f"the noise tells nothing of the picture at timestep {int(t[total == 0][0])}, where no signal is left"
+            )
+        logs = (total * (1 - total)).log() / 2 - beta.log()
     return (logs - logs.mean()).exp()
 
 
 def person_generator(seed: int, person: int) -> torch.Generator:
     """Where the noise of a person comes from: a list of these makes the pipeline draw what `Sampler` draws."""
-    state = np.random.SeedSequence((seed, int(person))).generate_state(1, np.uint64)[0]
+    check_whole("seed", seed, at_least=0)
+    check_whole("person", person, at_least=0)
+    state = np.random.SeedSequence((int(seed), int(person))).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+def _check_scheduler(scheduler: Any) -> Any:
+    needs = ("config", "set_timesteps", "scale_model_input", "step", "init_noise_sigma")
+    if isinstance(scheduler, type) or not all(hasattr(scheduler, name) for name in needs):
+        got = repr(scheduler) if isinstance(scheduler, (str, type)) else type(scheduler).__name__
+        raise ValueError(
+            "scheduler must be an object of diffusers that starts from noise, such as DDIMScheduler(...) or model.scheduler; "
+            f"got {got}"
+        )
+    return scheduler
+
+
+def _draws_no_noise(scheduler: Any) -> bool:
+    return type(scheduler).__name__ in DETERMINISTIC and not scheduler.config.get("algorithm_type", "").startswith("sde")
+
+
+def _whole_numbers(name: str, values: Any) -> torch.Tensor:
+    """(m,) whole numbers as int64 on the CPU; positions that are fractions or a mask would be cut to others."""
+    found = np.asarray(values.cpu() if isinstance(values, torch.Tensor) else values)
+    if found.ndim != 1 or (len(found) and found.dtype.kind not in "iu"):
+        raise ValueError(f"{name} must be a list of whole numbers, got {values!r}")
+    return torch.from_numpy(found.astype(np.int64))
 
 
 def _checkpoint(function: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..errors import check_choice, check_unit_interval
 from .occupations import EVERYDAY
-from .people import SKIN_HALVES
+from .people import AGES, GENDERS, SKIN_HALVES, check_labels, check_seed
 
 MENTION = {"gender": 0.75, "skin": 0.50, "age": 0.40, "occupation": 0.85}  # P(the caption says it)
 
@@ -82,12 +83,26 @@ def caption(people: pd.DataFrame, *, mention: dict[str, float] | None = None, se
 
     Args:
         people: a table with gender, skin, age and occupation, and the looks that words go with: rear_hair, beard, earrings.
+            Occupations may be others than Toonville's.
         mention: probability in [0, 1] that gender, skin, age, occupation are put into words; default `MENTION`.
         seed: the same seed and table give the same captions.
+
+    Raises:
+        ValueError: a column or a value is missing (says how many, and the first), an unknown label, no probability.
     """
+    for name, probability in (mention or {}).items():
+        check_choice("attribute in mention", name, MENTION)
+        check_unit_interval(f"mention[{name!r}]", probability)
+    columns = ["gender", "skin", "age", "occupation", "rear_hair", "beard", "earrings"]
+    if lacking := [name for name in columns if name not in people]:
+        raise ValueError(f"people lack the columns {lacking}")
+    for name, choices in {"gender": GENDERS, "skin": tuple(SKIN_HALVES), "age": AGES}.items():
+        check_labels(name, people[name], choices)
+    for name in columns[3:]:
+        check_labels(name, people[name])
+    check_seed(seed)
     rng = np.random.default_rng([seed, 4])
     p = MENTION | (mention or {})
-    columns = ["gender", "skin", "age", "occupation", "rear_hair", "beard", "earrings"]
     return [_write(row, p, rng) for row in people[columns].itertuples(index=False)]
 
 
@@ -148,4 +163,6 @@ def name_role(adjectives: str, job: str) -> str:
 
 def with_article(noun: str) -> str:
     """Put the indefinite article in front: "nurse" -> "a nurse", "old man" -> "an old man"."""
+    if not noun:
+        raise ValueError("need a noun to put an article in front of, got an empty text")
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

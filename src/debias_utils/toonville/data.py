@@ -13,6 +13,7 @@ import pandas as pd
 from .. import assets
 from . import captions as _captions
 from . import render as _render
+from .people import check_count
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +35,10 @@ def pictures(people: pd.DataFrame, *, size: int = _render.SIZE, jobs: int | None
 
     Raises:
         OSError: the cache folder cannot be written; names the folder and the variable that moves it.
+        ValueError: size or jobs is no whole number of at least 1.
     """
+    check_count("size", size)
+    check_count("jobs", 1 if jobs is None else jobs)
     path = assets.cache_dir() / "toonville" / f"{key(people, size=size)}.npy"
     return assets.cached_array(
         path, lambda: _render_all(people, size, jobs, progress), shape=(len(people), size, size, 3), dtype=np.uint8
@@ -112,5 +116,9 @@ class CaptionedPeople:
         return to_tensor(self.images[index][None])[0], self.captions[index]
 
     def batch(self, indices: Any) -> tuple[torch.Tensor, list[str]]:
-        """Many at once, faster than one by one: ((b, 3, h, w) float32 in [0, 1], b captions)."""
+        """Many at once, faster than one by one: ((b, 3, h, w) float32 in [0, 1], b captions).
+
+        indices: (b,) positions, or a mask (n,) of bools.
+        """
+        indices = np.arange(len(self))[np.asarray(indices)]
         return to_tensor(self.images[indices]), [self.captions[i] for i in indices]

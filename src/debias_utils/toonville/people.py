@@ -8,6 +8,7 @@ groups, so that no single cue settles them.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,33 @@ CLOTHES_COLORS = ("#151613", "#0b3286", "#545454", "#147f3c", "#f97316", "#ec489
 PLAIN_BACKGROUNDS = ("#f8d9d6", "#fdeccb", "#e3f1d4", "#d3ecea", "#d6e4f7", "#e6dbf3", "#e3e3e3", "#f3ead9")
 
 
+def check_labels(name: str, labels: Any, choices: Iterable[str] | None = None) -> np.ndarray:
+    """(n,) labels as an array of objects; ``ValueError`` if some are missing (how many, and the first), or no choice."""
+    found = np.asarray(labels, dtype=object)
+    if found.ndim != 1:
+        raise ValueError(f"{name} must be (n,) labels, got {labels!r}")
+    missing = np.flatnonzero(pd.isna(found))
+    if len(missing):
+        raise ValueError(f"{name} has {len(missing)} missing values of {len(found)}, the first in row {missing[0]}")
+    if choices is not None:
+        for label in pd.unique(found):
+            check_choice(name, label, choices)
+    return found
+
+
+def check_seed(seed: Any) -> None:
+    """Raise ``ValueError`` unless `seed` is a whole number from 0."""
+    if isinstance(seed, (bool, np.bool_)) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ValueError(f"seed must be a whole number from 0, got {seed!r}")
+
+
+def check_count(name: str, value: Any) -> None:
+    """Raise ``ValueError`` unless `value` is a whole number of at least 1, and of a whole type: 2.0 is none."""
+    if isinstance(value, (float, np.floating, str)):
+        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}, a {type(value).__name__}")
+    check_positive(name, value)
+
+
 def sample_faces(gender: Any, skin: Any, age: Any, *, seed: int = 0) -> pd.DataFrame:
     """Draw one face for each row of attributes.
 
@@ -70,14 +98,15 @@ def sample_faces(gender: Any, skin: Any, age: Any, *, seed: int = 0) -> pd.DataF
         A table of n people with the columns identity (0 .. n-1), gender, skin, age and every drawing choice.
 
     Raises:
-        ValueError: a label is unknown, or the lengths differ.
+        ValueError: a label is missing (says how many, and the first) or unknown, or the lengths differ.
     """
-    gender, skin, age = (np.asarray(labels, dtype=object) for labels in (gender, skin, age))
+    gender, skin, age = (
+        check_labels(name, labels, choices)
+        for name, labels, choices in (("gender", gender, GENDERS), ("skin", skin, SKIN_TONES), ("age", age, AGES))
+    )
     if not len(gender) == len(skin) == len(age):
         raise ValueError(f"gender, skin and age need one length, got {len(gender)}, {len(skin)}, {len(age)}")
-    for name, labels, choices in (("gender", gender, GENDERS), ("skin", skin, SKIN_TONES), ("age", age, AGES)):
-        for label in pd.unique(labels):
-            check_choice(name, label, choices)
+    check_seed(seed)
     rng, n = np.random.default_rng([seed, 1]), len(gender)
     cue = {name: rng.random(n) < [p[g] for g in gender] for name, p in GENDER_CUES.items()}
     cue |= {name: rng.random(n) < [p[a] for a in age] for name, p in AGE_CUES.items()}
@@ -117,11 +146,16 @@ def dress(
     Returns:
         A copy with the columns occupation; background, clothing, headgear, tool (whose part is drawn: an occupation's
         name, or "" for none); and the everyday clothes, colours and side that fill what is left open.
+
+    Raises:
+        ValueError: an occupation is missing or unknown, or there are not n; no probability, or none above 0.
     """
+    check_seed(seed)
     n, rng = len(people), np.random.default_rng([seed, 2])
-    occupation = np.broadcast_to(np.asarray(occupation, dtype=object), (n,))
-    for name in pd.unique(occupation):
-        check_choice("occupation", name, [*OCCUPATIONS, EVERYDAY])
+    names = [occupation] * n if np.ndim(occupation) == 0 else occupation
+    if len(names) != n:
+        raise ValueError(f"need one occupation, or one for each of {n} people, got {len(names)}")
+    occupation = check_labels("occupation", names, [*OCCUPATIONS, EVERYDAY])
     check_unit_interval("borrowed", borrowed)
     probability = SHOWN if shown is None else shown
     for part in probability:
@@ -173,8 +207,12 @@ def sample(n: int, *, rho: float = 0.0, everyday: float = 0.0, seed: int = 0) ->
         rho: the dial in [0, 1]; 0 is the balanced world, 1 leaves no counter-stereotypical presentation.
         everyday: share in [0, 1] of people in everyday clothes, whose attributes are always balanced.
         seed: the same seed gives the same people.
+
+    Raises:
+        ValueError: n or seed is no whole number, rho or everyday lies outside [0, 1].
     """
-    check_positive("n", n)
+    check_count("n", n)
+    check_seed(seed)
     check_unit_interval("everyday", everyday)
     p_gender, p_skin = stereotype_probability(rho, "gender"), stereotype_probability(rho, "skin")
     rng = np.random.default_rng([seed, 0])
@@ -196,8 +234,12 @@ def balanced(per_cell: int, *, seed: int = 0) -> pd.DataFrame:
 
     Returns:
         A table of 14 x 2 x 4 x per_cell people in random order; ages are uniform draws.
+
+    Raises:
+        ValueError: per_cell or seed is no whole number.
     """
-    check_positive("per_cell", per_cell)
+    check_count("per_cell", per_cell)
+    check_seed(seed)
     cells = pd.MultiIndex.from_product([OCCUPATIONS, GENDERS, SKIN_TONES], names=["occupation", "gender", "skin"])
     table = cells.repeat(per_cell).to_frame(index=False).sample(frac=1.0, random_state=seed, ignore_index=True)
     age = np.random.default_rng([seed, 3]).choice(AGES, len(table))
@@ -206,7 +248,15 @@ def balanced(per_cell: int, *, seed: int = 0) -> pd.DataFrame:
 
 
 def add_stereotype(people: pd.DataFrame) -> pd.DataFrame:
-    """Add the columns skin_half, gender_fits and skin_fits: does the person match the coding (NA: everyday)?"""
+    """Add the columns skin_half, gender_fits and skin_fits: does the person match the coding (NA: everyday)?
+
+    Raises:
+        ValueError: a column or a label is missing (says how many, and the first), or unknown.
+    """
+    for name, choices in {"occupation": [*OCCUPATIONS, EVERYDAY], "gender": GENDERS, "skin": SKIN_TONES}.items():
+        if name not in people:
+            raise ValueError(f"people lack the column {name!r}")
+        check_labels(name, people[name], choices)
     coding = {name: (job.gender, job.skin) for name, job in OCCUPATIONS.items()}
     half = people["skin"].map(SKIN_HALVES)
     fits = pd.DataFrame(
@@ -226,8 +276,18 @@ def cue_ceiling(cues: dict[str, dict[str, float]]) -> float:
 
     Args:
         cues: {cue: {group: P(cue | group)}} such as `GENDER_CUES`; groups equally frequent, cues independent.
+
+    Raises:
+        ValueError: no cue, cues of different groups, a probability outside [0, 1].
     """
+    if not isinstance(cues, Mapping) or not cues:
+        raise ValueError(f"need at least one cue, {{cue: {{group: probability}}}}, got {cues!r}")
     groups = list(next(iter(cues.values())))
+    for cue, shares in cues.items():
+        if not groups or set(shares) != set(groups):
+            raise ValueError(f"every cue needs the same groups, {groups}; {cue!r} has {list(shares)}")
+        for group, share in shares.items():
+            check_unit_interval(f"P({cue} | {group})", share)
     total = 0.0
     for seen in itertools.product((True, False), repeat=len(cues)):
         likelihood = [np.prod([p[g] if s else 1 - p[g] for s, p in zip(seen, cues.values(), strict=True)]) for g in groups]
