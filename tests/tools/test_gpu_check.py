@@ -28,7 +28,9 @@ def written(folder):
 
 def test_every_step_on_the_cpu(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(full_size, "SIDE", 256)
-    assert gpu_check.main(["--device", "cpu", "--quick", "--out", str(tmp_path / "out"), "--commit", "abc"]) == 0
+    assert (
+        gpu_check.main(["--device", "cpu", "--quick", "--budget", "2000", "--out", str(tmp_path / "out"), "--commit", "abc"]) == 0
+    )
     report, path = written(tmp_path / "out")
     assert path.name.endswith(f"-{report['date']}.json")
     assert (report["good"], report["commit"], report["quick"]) == (True, "abc", True)
