@@ -175,7 +175,10 @@ def edits(found: list[Report], options: argparse.Namespace) -> None:
 
 
 def _pictures(parts: Any, options: argparse.Namespace) -> Iterator[tuple[str, str, Any, float]]:
-    """(editor, method, pictures (n, 3, h, w) on the CPU, seconds) of some people in one occupation; models loaded before."""
+    """(editor, method, pictures (n, 3, h, w) on the CPU, seconds) of some people in one occupation.
+
+    Each is made once: what a card does at its first call only is in the first of an editor.
+    """
     from debias_utils.evaluate import study as _study
     from debias_utils.evaluate.instruct_study import InstructStudy
     from debias_utils.evaluate.names import BEFORE, GRADIENT, INSTRUCT, ORTHOGONAL, STYLECLIP, TEXT
@@ -183,6 +186,7 @@ def _pictures(parts: Any, options: argparse.Namespace) -> Iterator[tuple[str, st
     people, steps = (1, 1) if options.quick else (4, 6)
     style = _study.StyleClipStudy(parts, rho=RHO, people=people, samples=64 if options.quick else 1000)
     instruct, at = InstructStudy(parts, rho=RHO, people=people), [style.jobs.index(JOB)]
+    _ = style.features  # once for all methods: no time of the first
 
     def by_sentence(method: str) -> Any:
         space = style.subspace(*_study.PROTECTED)

@@ -79,21 +79,23 @@ def test_subspace(here, device):
     assert close(spaces[1].project_out(words.to(device)), spaces[0].project_out(words), device, atol=1e-6)
 
 
-@pytest.mark.parametrize("how", ["gradient", "probes", "expected", "differences", "regression"])
+@pytest.mark.parametrize("how", ["gradient", "expected", "differences", "regression"])
 def test_relevance(here, there, styles, device, how):
+    """Not what divides each channel's effect by its size: of a channel without effect that is rounding."""
+
     def of(parts):
         s, clip = parts.sample_styles(6, seed=1), parts.clip()
         texts = clip.encode_prompts(JOBS)
         common = (parts.generator, clip.encode_image, s, relevance.channel_statistics(s))
         if how == "differences":
             few = torch.arange(s.shape[1]) < 8
-            return texts @ relevance.finite_difference(*common, channels=few).T
+            return texts @ relevance.finite_difference(*common, channels=few, normalize=False).T
         if how == "regression":
             with torch.no_grad():
                 return relevance.regression(s, clip.encode_image(parts.draw(s)), texts)
         if how == "expected":
             return relevance.expected_gradient(*common, texts)
-        return relevance.gradient(*common, texts, probes=4 if how == "probes" else 0)
+        return relevance.gradient(*common, texts)
 
     expected = of(here)
     assert expected.abs().max() > 0
@@ -155,4 +157,5 @@ def test_gradient_based_debiasing(here, there, people, device):
         )
     assert found[1].latent.device.type == torch.device(device).type
     for name, trace in found[0].traces.items():
-        assert found[1].traces[name] == pytest.approx(trace, abs=2e-3), name
+        assert found[1].traces[name][0] == pytest.approx(trace[0], abs=1e-3), name
+        assert found[1].traces[name] == pytest.approx(trace, abs=2e-2), name
