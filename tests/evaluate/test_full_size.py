@@ -1,3 +1,8 @@
+import json
+import re
+from pathlib import Path
+
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -23,12 +28,14 @@ def test_full_size_is_as_published():
         assert 1.9 < cost.gradient / cost.forward < 2.2, name
 
 
-def test_parts_are_timed_where_they_are():
+def test_parts_are_timed_where_they_are(monkeypatch):
+    monkeypatch.setattr(full_size, "SIDE", 256)
     threads = torch.get_num_threads()
     found = full_size.measure("cpu", only=("CLIP", JUDGE), progress=False).set_index("part")
     assert list(found.index) == [full_size.PRODUCT, "CLIP", JUDGE]
     assert (found["gradient"].iloc[1:] > found["forward"].iloc[1:]).all()
     assert (found["forward"] > 0).all()
+    assert found["peak_gb"].isna().all()  # of a card's memory
     assert (found["machine"] == full_size.machine("cpu")).all()
     assert torch.get_num_threads() == threads
 
@@ -54,3 +61,92 @@ def test_times_are_read_from_the_cache(monkeypatch, tmp_path):
     full_size.path_of(parts).parent.mkdir()
     kept.to_parquet(full_size.path_of(parts))
     pd.testing.assert_frame_equal(full_size.timed(parts), kept)
+
+
+def measurement(folder, name="card.json", **changed):
+    """A file as tools/gpu_check.py writes it, with sample numbers."""
+    parts = [{"part": full_size.PRODUCT, "forward": 0.001, "gradient": None, "peak_gb": None, "pictures": 2}]
+    parts += [{"part": part, "forward": 0.01, "gradient": 0.03, "peak_gb": 3.5, "pictures": 2} for part in (GENERATOR, UNET)]
+    content = {"card": "A card", "date": "2026-01-02", "commit": "abc", "device": "cuda", "parts": parts, "cells": []} | changed
+    (folder / name).write_text(json.dumps(content), "utf-8")
+    return content
+
+
+def test_measurements_of_cards_are_read(tmp_path):
+    measurement(tmp_path)
+    measurement(tmp_path, "an-older.json", card="Another", date="2025-12-31", device="cuda:1")
+    measurement(tmp_path, "skipped.json", date="2026-01-01", parts=[])
+    (tmp_path / "README.md").write_text("no measurement")
+    found = full_size.gpu_measurements(tmp_path)
+    assert list(found.columns) == ["card", "date", "commit", "part", "forward", "gradient", "peak_gb", "pictures", "file"]
+    assert found["card"].tolist() == ["Another"] * 3 + ["A card"] * 3
+    assert found["part"].tolist() == 2 * [full_size.PRODUCT, GENERATOR, UNET]
+    assert found.loc[5, ["forward", "gradient", "peak_gb", "pictures"]].tolist() == [0.01, 0.03, 3.5, 2]
+    assert found.loc[3, ["gradient", "peak_gb"]].isna().all()
+    assert found.loc[0, "file"] == "an-older.json"
+
+
+def test_without_a_card_there_are_no_measurements(tmp_path):
+    for folder in (tmp_path, tmp_path / "missing"):
+        found = full_size.gpu_measurements(folder)
+        assert found.empty
+        assert found["forward"].dtype == float
+
+
+def test_the_measurements_of_the_repository_can_be_read():
+    folder = Path(__file__).parents[2] / "benchmarks" / "gpu"
+    assert folder == full_size.MEASUREMENTS
+    assert set(full_size.gpu_measurements()["file"]) <= {path.name for path in folder.glob("*.json")}
+
+
+PART = {"part": UNET, "forward": 0.01, "gradient": 0.03, "peak_gb": 3.5, "pictures": 2}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"card": None}, "'card' is None"),
+        ({"commit": ""}, "'commit' is ''"),
+        ({"date": 2026}, "'date' is 2026"),
+        ({"device": "cpu"}, "its device is 'cpu'"),
+        ({"parts": {}}, "'parts' is {}"),
+        ({"parts": ["UNet"]}, "part 0 is 'UNet'"),
+        ({"parts": [PART | {"part": "Unet"}]}, "part 0 is {'part': 'Unet'"),
+        ({"parts": [PART | {"forward": -1}]}, "'forward' of 'UNet' is -1"),
+        ({"parts": [PART | {"gradient": None}]}, "'gradient' of 'UNet' is None"),
+        ({"parts": [PART | {"peak_gb": float("nan")}]}, "'peak_gb' of 'UNet' is nan"),
+        ({"parts": [PART | {"forward": float("inf")}]}, "'forward' of 'UNet' is inf"),
+        ({"parts": [PART | {"forward": True}]}, "'forward' of 'UNet' is True"),
+        ({"parts": [PART | {"pictures": 1.5}]}, "'pictures' of 'UNet' is 1.5"),
+        ({"parts": [PART, PART]}, "a part stands in it twice"),
+    ],
+)
+def test_files_that_are_no_measurements(tmp_path, changed, message):
+    measurement(tmp_path, **changed)
+    with pytest.raises(ValueError, match=r"card.json is no measurement of a card: " + re.escape(message)):
+        full_size.gpu_measurements(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"null", b'{"card": "x"'])
+def test_files_that_are_broken(tmp_path, content):
+    (tmp_path / "half.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"half.json is no measurement of a card: (no JSON|a list|a NoneType)"):
+        full_size.gpu_measurements(tmp_path)
+
+
+def test_peak_memory_is_what_a_part_adds(monkeypatch):
+    """By torch's counters, which count bytes."""
+    taken = {
+        "reset_peak_memory_stats": None,
+        "synchronize": None,
+        "memory_allocated": 2 * 10**9,
+        "max_memory_allocated": 5 * 10**9,
+    }
+    for name, value in taken.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    with full_size._peak("cuda:0") as peak:
+        pass
+    assert peak == [3.0]
+    with full_size._peak("cpu") as peak:
+        pass
+    assert np.isnan(peak).all()

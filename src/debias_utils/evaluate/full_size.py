@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,8 @@ Network = tuple[Callable[..., torch.Tensor], tuple[torch.Tensor, ...]]  # a func
 PRODUCT, SIDE = "matrix product", 4096  # the yardstick of a machine: two square matrices, 2 SIDE^3 FLOPs
 CHANNELS = [512, 512, 512, 512, 512, 256, 128, 64, 32]  # of StyleGAN2's blocks, up to 1024 pixels
 SLOW = 10.0  # seconds: a call that takes longer is made once
+MEASUREMENTS = Path(__file__).parents[3] / "benchmarks" / "gpu"  # of a repository; an installed package has none
+COLUMNS = ("forward", "gradient", "peak_gb")  # numbers of a part
 
 
 def networks(device: str | torch.device, *, pictures: int = 1) -> dict[str, Callable[[], Network]]:
@@ -118,7 +121,8 @@ def timed(parts: Profile) -> pd.DataFrame:
     """Seconds of every part on this machine; measured once, then read from the cache. Takes 3 minutes on 2 cores, and 8 GB.
 
     Returns:
-        Columns part (and `PRODUCT`), forward, gradient (seconds for one picture), machine, pictures (at a time), threads.
+        Columns part (and `PRODUCT`), forward, gradient (seconds for one picture), peak_gb (GB, 10^9 bytes, of a card's memory
+        that the part takes at most, weights included; NaN where there is no card), machine, pictures (at a time), threads.
     """
     return assets.cached_table(path_of(parts), lambda: measure(parts.device))
 
@@ -146,16 +150,90 @@ def measure(device: str, *, only: tuple[str, ...] = (), progress: bool = True) -
     builders = {part: build for part, build in networks(device, pictures=pictures).items() if part in (only or plan.PARTS)}
     with _all_cores(), torch.autocast(device.split(":")[0], torch.float16, enabled=not cpu):
         a = torch.rand(2 * (SIDE,), device=device, dtype=torch.float32 if cpu else torch.float16)
-        product = plan.seconds(lambda: a @ a)
-        rows = [{"part": PRODUCT, "forward": product, "gradient": float("nan")}]
+        product = plan.seconds(lambda: a @ a, repeats=2)
+        rows = [{"part": PRODUCT, "forward": product, "gradient": math.nan, "peak_gb": math.nan}]
         for part, build in tqdm(builders.items(), desc="full-size parts", unit="part", disable=not progress):
-            run, inputs = build()
-            once, back = plan.timing(run, *inputs, repeats=2, slow=slow)
-            rows.append({"part": part, "forward": once, "gradient": back})
+            with _peak(device) as peak:
+                run, inputs = build()
+                once, back = plan.timing(run, *inputs, repeats=2, slow=slow)
+            rows.append({"part": part, "forward": once, "gradient": back, "peak_gb": peak[0]})
             del run, inputs
             gc.collect()  # before the next is built
         threads = torch.get_num_threads()
     return pd.DataFrame(rows).assign(machine=machine(device), pictures=pictures, threads=threads)
+
+
+def gpu_measurements(folder: Path = MEASUREMENTS) -> pd.DataFrame:
+    """What `tools/gpu_check.py` measured on cards: the parts at full size, in half precision, out of its JSON files.
+
+    Args:
+        folder: where they lie; default, `benchmarks/gpu` of the repository. No folder and no file are no error.
+
+    Returns:
+        A row for each card, date and part (and `PRODUCT`), oldest first: card, date, commit, part, forward, gradient (seconds
+        for one picture), peak_gb (10^9 bytes, weights included), pictures (at a time), file. What a file has not measured is
+        missing; `gradient` and `peak_gb` of the product are NaN.
+
+    Raises:
+        ValueError: a file that is no such measurement; names it, and what is wrong.
+    """
+    columns = ["card", "date", "commit", "part", *COLUMNS, "pictures", "file"]
+    rows = [row for path in sorted(folder.glob("*.json")) for row in _read_measurement(path)]
+    found = pd.DataFrame(rows, columns=columns).astype({**dict.fromkeys(COLUMNS, float), "pictures": int})
+    return found.sort_values("date", kind="stable", ignore_index=True)
+
+
+def _read_measurement(path: Path) -> list[dict[str, Any]]:
+    """The rows of one file."""
+
+    def wrong(what: str) -> ValueError:
+        return ValueError(f"{path} is no measurement of a card: {what}; measure again with tools/gpu_check.py, or remove it")
+
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except ValueError as error:  # bytes that are no text among them
+        raise wrong(f"no JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise wrong(f"a {type(content).__name__} instead of an object")
+    named: dict[str, Any] = {name: content.get(name) for name in ("card", "date", "commit", "device")}
+    for name, value in named.items():
+        if not (isinstance(value, str) and value):
+            raise wrong(f"{name!r} is {value!r}")
+    if not named.pop("device").startswith("cuda"):
+        raise wrong(f"its device is {content['device']!r}")
+    if not isinstance(parts := content.get("parts"), list):
+        raise wrong(f"'parts' is {parts!r}")
+    rows = []
+    for i, part in enumerate(parts):
+        if not isinstance(part, dict) or part.get("part") not in (PRODUCT, *plan.PARTS):
+            raise wrong(f"part {i} is {part!r}")
+        numbers: dict[str, Any] = {name: part.get(name) for name in COLUMNS}
+        for name, value in numbers.items():
+            empty = value is None and part["part"] == PRODUCT and name != "forward"
+            if not empty and not (type(value) in (int, float) and 0 < value < math.inf):
+                raise wrong(f"{name!r} of {part['part']!r} is {value!r}")
+        pictures = part.get("pictures")
+        if type(pictures) is not int or pictures < 1:
+            raise wrong(f"'pictures' of {part['part']!r} is {pictures!r}")
+        rows.append({**named, "part": part["part"], **numbers, "pictures": pictures, "file": path.name})
+    if len({row["part"] for row in rows}) < len(rows):
+        raise wrong("a part stands in it twice")
+    return rows
+
+
+@contextmanager
+def _peak(device: str) -> Iterator[list[float]]:
+    """The most of a card's memory that is taken inside, beyond what was taken before: one number, in GB, NaN without a card."""
+    peak = [math.nan]
+    if not device.startswith("cuda"):
+        yield peak
+        return
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    yield peak
+    torch.cuda.synchronize(device)
+    peak[0] = (torch.cuda.max_memory_allocated(device) - before) / 1e9
 
 
 @contextmanager
