@@ -26,7 +26,6 @@ from .. import assets
 from ..errors import check_choice, check_positive
 from ..toonville.occupations import OCCUPATIONS
 from . import cells as _cells
-from .engine import sweep
 from .instruct_study import GUIDANCE, LAST, RATE, SAMPLER_STEPS
 from .instruct_study import STEPS as INSTRUCT_STEPS
 from .judge import ATTRIBUTES
@@ -240,6 +239,8 @@ def computed(
     parts: Profile, wanted: Mapping[str, Sequence[Cell]], *, people: int, chunk: int, folder: Path | None, **options: Any
 ) -> pd.DataFrame:
     """The rows of {sweep: cells}, computed now or by an earlier run into its folder; arguments as `rows`."""
+    from .engine import sweep  # loads pyarrow, which listing cells does not need
+
     decided = description(parts, people=people, chunk=chunk)
     folder = folder_of(parts, people=people, chunk=chunk) if folder is None else folder
     elsewhere = options["engine"] == "ray" or options["address"]
