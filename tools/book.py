@@ -52,12 +52,11 @@ class Book:
                 ignored = shutil.ignore_patterns(*LEFT_BEHIND)
                 shutil.copytree(source, target, dirs_exist_ok=True, ignore=ignored, ignore_dangling_symlinks=True)
             elif source.exists():
-                shutil.copy2(source, target)
+                _copy(source, target)
         listed = pages(self.root)
         for page in listed:
             if page.suffix == ".md":
-                (self.staging / page).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(self.root / page, self.staging / page)
+                _copy(self.root / page, self.staging / page)
         stamps = [page.with_suffix(".json") for page in listed if page.suffix == ".ipynb"]
         for folder in (self.staging, self.failed):
             for old in [path for kind in ("ipynb", "md", "json", "part") for path in folder.rglob(f"*.{kind}")]:
@@ -178,6 +177,14 @@ def finish(notebook: nbformat.NotebookNode, seconds: float) -> None:
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.metadata.tags.append("remove-cell")
         cell.source = cell.source.replace("<!-- minutes -->", minutes)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file, whole or not at all; a folder in its place is an error."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.part")
+    shutil.copy2(source, part)
+    part.replace(target)
 
 
 def _no_format(path: Path) -> str:

@@ -35,7 +35,7 @@ else:
 
 ROOT = Path(__file__).resolve().parents[1]
 MEMORY = 2.5e9  # bytes: more than any chapter takes
-GUESS = 35.0  # seconds of a chapter that was never measured here: the mean of all on one core
+GUESS = 30.0  # seconds of a chapter that was never measured here: about the mean of all on one core, their rows at hand
 
 
 def dependencies_hash(source: Path) -> str:
@@ -124,8 +124,8 @@ def run(book: Book, chosen: Sequence[str], given: Mapping[str, Mapping[str, Any]
     return "FAILED" not in outcomes.values()
 
 
-def main(arguments: list[str] | None = None, *, root: Path = ROOT) -> int:
-    """Run the chapters; returns 0 if all of them finished."""
+def arguments(given: list[str] | None) -> argparse.Namespace:
+    """The command's options; ends with a sentence on what cannot be one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("chapters", nargs="*", help="names such as 'ranking'; default: all")
     parser.add_argument("--profile", help="the size of the book (default: mini)")
@@ -137,20 +137,26 @@ def main(arguments: list[str] | None = None, *, root: Path = ROOT) -> int:
         "--workers", type=int, default=default_workers(), metavar="N",
         help="chapters at a time; default: as many as there are cores and memory for, here %(default)s",
     )  # fmt: skip
-    options = parser.parse_args(arguments)
-    book, build = Book(root), root / "_build"
+    options = parser.parse_args(given)
+    options.refuse = parser.error
+    return options
+
+
+def main(arguments_given: list[str] | None = None, *, root: Path = ROOT) -> int:
+    """Run the chapters; returns 0 if all of them finished."""
+    options, book, build = arguments(arguments_given), Book(root), root / "_build"
     try:
         Path.home()
     except RuntimeError:
-        parser.error("this user has no home folder: set HOME for the kernels, and DEBIAS_UTILS_CACHE for a cache elsewhere")
+        options.refuse("this user has no home folder: set HOME for the kernels, and DEBIAS_UTILS_CACHE for a cache elsewhere")
     try:
-        chosen, given = choose(book, options)
+        chosen, values = choose(book, options)
     except (ValueError, OSError) as error:
-        parser.error(str(error))
+        options.refuse(str(error))
     try:
         build.mkdir(exist_ok=True)
         with FileLock(build / "run.lock", timeout=0):
-            return int(not run(book, chosen, given, workers=options.workers))
+            return int(not run(book, chosen, values, workers=options.workers))
     except Timeout:
         print(f"another run is at work in {build}: wait until it has finished, or stop it", file=sys.stderr)
     except OSError as error:

@@ -111,10 +111,11 @@ def _end(one: Running, say: Callable[[str], Any]) -> str:
     code = one.process.wait()
     one.process.stdin.close()
     one.bar.close()
-    if code != 0:
+    if code < 0:
+        say(f"{one.chapter}: its process was killed by signal {-code}, perhaps for want of memory")
+    elif code > 0:
         one.errors.seek(0)
-        last = one.errors.read().decode(errors="replace").strip().splitlines()[-1:]
-        say(f"{one.chapter}: its process ended with {code}{': ' + last[0] if last else ', perhaps for want of memory'}")
+        say(f"{one.chapter}: its process ended with {code}: {one.errors.read().decode(errors='replace').strip()[-500:]}")
     one.errors.close()
     return one.outcome if code == 0 else "FAILED"
 
