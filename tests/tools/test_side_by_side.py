@@ -73,6 +73,13 @@ def test_this_python_runs_the_chapters_whatever_python3_means(book, tmp_path, mo
     assert printed(book, "first").split() == [sys.executable]
 
 
+def test_braces_in_a_folder_s_name(book, tmp_path):
+    (tmp_path / "{x}").mkdir()
+    for name in ("notebooks", "src", "_toc.yml"):
+        (book / name).rename(tmp_path / "{x}" / name)
+    assert run_chapters.main(["first"], root=tmp_path / "{x}") == 0
+
+
 def test_threads_are_one_unless_asked(monkeypatch):
     for name in kernel.LIMITS:
         monkeypatch.delenv(name, raising=False)
