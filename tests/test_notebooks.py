@@ -50,6 +50,12 @@ def test_install_cell_names_the_repository(path):
     assert "remove-cell" in tags(install)
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_html_is_made_by_show_alone_which_escapes_it(path):
+    code = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "code")
+    assert not re.search(r"\b(HTML|Javascript|display_html)\(|</?[a-z]+[ >]", code)
+
+
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_foot(path):
     book = read(path)

@@ -1,5 +1,6 @@
 """Prove that every chapter was executed: each code cell ran, in order, without error; figures have alt text, solutions pass.
 
+And that its page is the one which the run wrote, byte by byte.
 Needed because the build itself, with `execute_notebooks: off`, takes an unexecuted or failed notebook without a word.
 """
 
@@ -13,14 +14,20 @@ import nbformat
 from bs4 import BeautifulSoup
 
 from contents import pages
+from stamps import unproven
 
 MEANINGLESS = re.compile(r"^(image|figure|plot|picture|png|photo)?\s*\d*$|[/\\].*\.(png|jpe?g|svg)$", re.IGNORECASE)
 
 
 def problems(path: Path) -> list[str]:
     """Everything that is wrong with one executed notebook."""
+    try:
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+    except Exception as error:  # a cut or altered file ends nbformat in many ways
+        return [f"cannot be read as a notebook ({type(error).__name__}): it was cut short or altered; run it again"]
     found, expected = [], 1
-    for index, cell in enumerate(nbformat.read(path, as_version=4).cells):
+    for index, cell in enumerate(notebook.cells):
         if cell.cell_type != "code" or not cell.source.strip():
             continue
         if cell.execution_count != expected:
@@ -59,14 +66,17 @@ def says_something(alt: str) -> bool:
 
 
 def main(folder: str) -> int:
-    """Check every chapter of the table of contents under `folder`; returns 0 if all are well."""
+    """Check every chapter of the table of contents under `folder`, and that its run wrote its page; returns 0 if all are well."""
     root = Path(folder)
     try:
         chapters = [page for page in pages(root) if page.suffix == ".ipynb"]
-    except FileNotFoundError as error:
+    except (OSError, ValueError) as error:
         print(f"not every chapter was run: {error}")
         return 1
-    wrong = [f"{chapter}: {problem}" for chapter in chapters for problem in problems(root / chapter)]
+    wrong = []
+    for chapter in chapters:
+        altered = unproven(root / chapter)
+        wrong += [f"{chapter}: {problem}" for problem in ([altered] if altered else problems(root / chapter))]
     print(
         "\n".join(wrong)
         or f"{len(chapters)} chapters: every code cell ran in order, every figure has alt text, every solution passes"

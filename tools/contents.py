@@ -12,9 +12,13 @@ def pages(root: Path) -> list[Path]:
 
     Raises:
         FileNotFoundError: a listed page has neither file.
+        ValueError: `_toc.yml` is no table of contents.
     """
-    contents = yaml.safe_load((root / "_toc.yml").read_text("utf-8"))
-    listed = [contents["root"], *(chapter["file"] for part in contents["parts"] for chapter in part["chapters"])]
+    try:
+        contents = yaml.safe_load((root / "_toc.yml").read_text("utf-8"))
+        listed = [contents["root"], *(chapter["file"] for part in contents["parts"] for chapter in part["chapters"])]
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{root / '_toc.yml'} is no table of contents with a root and parts of chapters") from error
     found = []
     for name in listed:
         suffix = next((s for s in (".ipynb", ".md") if (root / f"{name}{s}").exists()), None)

@@ -2,7 +2,7 @@
 
 from .curves import LOOKS, ORACLE_LOOK, curves
 from .figures import COLORS, bars, figure, gallery, grid, style, to_pixels
-from .page import about_this_run, check, say, slider, table, to_png
+from .page import about_this_run, check, plain, say, slider, table, to_png
 
 __all__ = [
     "COLORS",
@@ -15,6 +15,7 @@ __all__ = [
     "figure",
     "gallery",
     "grid",
+    "plain",
     "say",
     "slider",
     "style",

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .page import image_tag, to_png
+from .page import NO_MATH, image_tag, text_of, to_png
 
 # Okabe and Ito's palette, told apart with any colour vision
 COLORS = {
@@ -60,16 +60,16 @@ def gallery(images: np.ndarray, *, columns: int, alt: str, caption: str = "", zo
     from IPython.display import HTML, display
 
     rows = [grid(images[i : i + columns], columns=columns) for i in range(0, len(images), columns)]
-    if labels and len(labels) != len(rows):
+    if len(labels) and len(labels) != len(rows):
         raise ValueError(f"{len(rows)} rows need as many labels, got {len(labels)}")
-    if not labels:
+    if not len(labels):
         display(HTML(_with_caption(image_tag(to_png(np.concatenate(rows), zoom=zoom), alt=alt), caption)))
         return
     cells = "".join(
-        f'<tr><th scope="row">{label}</th><td>{image_tag(to_png(row, zoom=zoom), alt=f"{alt} Row: {label}.")}</td></tr>'
+        f'<tr><th scope="row">{text_of(label)}</th><td>{image_tag(to_png(row, zoom=zoom), alt=f"{alt} Row: {label}.")}</td></tr>'
         for label, row in zip(labels, rows, strict=True)
     )
-    display(HTML(_with_caption(f'<table class="gallery">{cells}</table>', caption)))
+    display(HTML(_with_caption(f'<table class="gallery {NO_MATH}">{cells}</table>', caption)))
 
 
 def to_pixels(images: Any) -> np.ndarray:
@@ -97,8 +97,12 @@ def bars(
     v, lo, hi = (np.asarray(x, float) for x in (values, low, high))
     axis.barh(position, v, height=options.pop("height", 0.7), **options)
     axis.errorbar(v, position, xerr=[np.maximum(v - lo, 0), np.maximum(hi - v, 0)], fmt="none", ecolor="#333333", lw=1, capsize=2)
-    axis.set_yticks(position, labels)
+    axis.set_yticks(position, labels, parse_math=False)  # a dollar sign is one
 
 
 def _with_caption(body: str, caption: str) -> str:
-    return f'<figure class="chapter-figure">{body}<figcaption>{caption}</figcaption></figure>' if caption else body
+    return (
+        f'<figure class="chapter-figure {NO_MATH}">{body}<figcaption>{text_of(caption)}</figcaption></figure>'
+        if caption
+        else body
+    )
