@@ -20,7 +20,7 @@ from .names import EDITORS
 
 TABLES = {  # no sweeps over edits: what computes each, and where it is kept
     "relevance": (agreement.computed, agreement.path_of),  # the ways to a channel's relevance, timed side by side
-    "parts": (full_size.timed, full_size.path_of),  # what networks of full size take on this machine
+    "parts": (full_size.computed, full_size.path_of),  # what networks of full size take on this machine
 }
 RELEASED = ("profile", "seed", "seeds", "editors", "people", "chunk")  # as in the book
 
