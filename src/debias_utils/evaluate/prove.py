@@ -233,8 +233,9 @@ def _prove_parts(parts: Profile, rng: random.Random, count: int | None, folder: 
 
 def said(parts: Profile, *kinds: str, folder: Path = release.RESULTS) -> str:
     """A sentence on where a page's rows come from, and what was computed again for this build; Markdown."""
-    index = release.read_index(folder)
-    computed = index["computed"]
+    if not release.holds(parts):
+        return "The rows of this page were computed on this machine: the book's own are of another profile or seed."
+    computed = release.read_index(folder)["computed"]
     text = f"What this page shows was computed on {computed['date']} ({computed['machine']}) and travels with the book. "
     for kind in kinds:
         record = ensure(parts, kind, folder=folder)

@@ -18,7 +18,7 @@ from datetime import datetime, timezone
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyarrow as pa
@@ -26,6 +26,9 @@ from filelock import FileLock
 
 from .. import __version__, assets
 from ..errors import check_choice
+
+if TYPE_CHECKING:
+    from ..profiles import Profile
 
 RESULTS = Path(str(files("debias_utils"))) / "results"
 INDEX, FORMAT = "index.json", 1
@@ -85,6 +88,11 @@ def _read(folder: Path, name: str, file: str, sha256: str) -> pd.DataFrame:
     if table is None:
         raise ReleaseError(f"{path} was altered or cut short; reinstall the package, or {AGAIN}")
     return table.to_pandas()
+
+
+def holds(parts: Profile) -> bool:
+    """Are the released tables of this profile and seed?"""
+    return (parts.name, parts.seed) == ("mini", 0)
 
 
 def select(rows: pd.DataFrame, cells: Sequence[Mapping[str, Any]]) -> pd.DataFrame | None:

@@ -109,11 +109,13 @@ def train_pix2pix(
     from diffusers import AutoencoderKL
     from tqdm import tqdm
 
+    from ..models.loading import check_loaded
     from .text_tower import text_tower
     from .training import Checkpoint, decayed
 
     name, clip = editor_name(rho), out / model_name("rn", rho, 0)
     vae = AutoencoderKL.from_pretrained(out / "toonville-vae", torch_dtype=torch.float32, low_cpu_mem_usage=False)
+    check_loaded(vae, out / "toonville-vae", reader="diffusers")
     vae.eval().requires_grad_(False)
     encoder, tokenizer = text_tower(clip, out / "toonville-bpe.txt.gz")
     torch.manual_seed(seed)
