@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup book tables test check lint browser bench mini-models linkcheck repository clean
+.PHONY: help setup book tables test lowest check lint browser bench mini-models linkcheck repository clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -21,18 +21,23 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@touch $@
 
 book: setup  ## run every chapter and build the pages (CHAPTERS="ranking" for some, ARGS="-p seed 1")
-	$(if $(CHAPTERS)$(ARGS),,@$(MAKE) --no-print-directory tables)
+	@echo "The first time about ten minutes on two cores: a sample of the tables' rows is computed again (two or three), then"
+	@echo "every chapter runs (five), and the pages are built (one). What is finished and unchanged is not done again."
+	$(BIN)/python -m debias_utils.evaluate.prove --profile $(PROFILE)
 	$(BIN)/python tools/run_chapters.py --profile $(PROFILE) $(ARGS) $(CHAPTERS)
 	$(BIN)/python tools/check_chapters.py _build/book
 	$(BIN)/jupyter-book build _build/book --path-output . -n -W --keep-going --quiet
 	$(BIN)/python tools/check_site.py _build/html
 	@echo "The book is ready: open $(CURDIR)/_build/html/index.html"
 
-tables: setup  ## compute the tables that the chapters on editing read (kept; a part of `make book`)
-	$(BIN)/python -m debias_utils.evaluate --profile $(PROFILE)
+tables: setup  ## compute all rows that the chapters read anew, and release them with the package (an hour on two cores; resumable)
+	$(BIN)/python -m debias_utils.evaluate --engine ray --release
 
 test: setup  ## run the tests
 	$(BIN)/python -m pytest
+
+lowest:  ## test the lowest versions that pyproject.toml allows (minutes, 7 GB in /tmp)
+	$(PYTHON) tools/check_lowest.py
 
 check: lint browser  ## run the checkers on the code and on the built pages
 
@@ -58,7 +63,7 @@ linkcheck: book  ## follow the external links
 	$(BIN)/jupyter-book build _build/book --path-output _build/links --builder linkcheck
 
 repository: setup  ## set the repository's address everywhere: make repository URL=https://github.com/you/book
-	$(BIN)/python tools/repository.py $(URL)
+	$(BIN)/python tools/repository.py "$(URL)"
 
 clean:  ## remove what was built (the environment stays)
 	rm -rf _build
