@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +27,15 @@ def test_metrics_import_no_model_code():
 
 def test_submodules_load_on_first_use():
     assert run("import debias_utils; print(debias_utils.metrics.able(1.0, 0.0))") == "1.0"
+
+
+def test_every_submodule_loads_on_first_use():
+    import debias_utils
+
+    folder = Path(debias_utils.__file__).parent
+    there = {path.stem for path in folder.glob("*.py")} | {path.parent.name for path in folder.glob("*/__init__.py")}
+    assert {name for name in there if not name.startswith("__")} <= {*debias_utils.SUBMODULES, "arrays", "measured", "tensors"}
+    assert run("import debias_utils; print(debias_utils.evaluate.__name__)") == "debias_utils.evaluate"
 
 
 def test_unknown_attribute():
