@@ -479,3 +479,24 @@ def test_bad_calls(pix2pix, people16, condition):
     ]:
         with pytest.raises(ValueError, match=message):
             call()
+
+
+@pytest.mark.parametrize("way", GRADIENTS)
+def test_without_checkpoints_the_gradient_is_the_same(pix2pix, people16, condition, way):
+    twice, once = (Sampler(pix2pix, people16, steps=3, gradient=way, k=2, checkpoint=checkpoint) for checkpoint in (True, False))
+    for a, b in zip(gradient(twice, condition), gradient(once, condition), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_gradient_asked_for_again_is_the_same_with_two_calls_less(pix2pix, people16, condition, monkeypatch):
+    """The first call's branches without text are known by then, whichever of the rows are asked for."""
+    told, predict = [], pix2pix.predict_noise
+    monkeypatch.setattr(pix2pix, "predict_noise", lambda *inputs: told.append(len(inputs[0])) or predict(*inputs))
+    sampler = Sampler(pix2pix, people16, steps=3, gradient="one-step", k=2, checkpoint=False)
+    first, again = gradient(sampler, condition), gradient(sampler, condition)
+    assert told == [3, 6, 3, 6, 3, 3, 6]
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    other = 1.1 * condition[[2, 0]]
+    fresh = Sampler(pix2pix, people16, steps=3, gradient="one-step", k=2)
+    for a, b in zip(gradient(sampler, other, ALL[[2, 0]]), gradient(fresh, other, ALL[[2, 0]]), strict=True):
+        assert torch.allclose(a, b, rtol=1e-3, atol=1e-5)

@@ -21,7 +21,9 @@ e stands for whatever the UNet predicts: the scales of equation 1 add up to 1, s
 Only e(c_I, c_T) depends on c_T. Where a call's latents carry no gradient ("detached", "one-step", the first recorded call of
 the others), the other two branches therefore run without one. Of each call that is recorded, nothing but its input stays in
 memory (checkpointing), and the branch with c_T is a call of its own: the peak is one call of the UNet, of twice the pictures in
-"full" and "last-k" and once in the others, or the decoder if that is larger. The price is a second forward call of each.
+"full" and "last-k" and once in the others, or the decoder if that is larger. The price is a second forward call of each, which
+small models need not pay: `checkpoint`. In the first call, the branches without c_T see nothing but the noise: they are computed
+once, where gradients are asked for again and again.
 """
 
 from __future__ import annotations
@@ -72,6 +74,8 @@ class Sampler:
             the model's own if it is DDIM (Song et al. 2021), else a DDIM with its training schedule, see `ddim`. It may draw
             noise in its steps if no gradient is asked for.
         gradient: one of `GRADIENTS`; None draws pictures only. k: for "last-k" and "one-step", a call counted from the end.
+        checkpoint: keep but the inputs of each recorded call, and compute it twice. Otherwise memory grows with the calls that
+            are recorded. The gradient is the same.
 
     Attributes:
         calls: calls of the UNet for a picture, each with three branches. noise: (n, 4, h', w'), the start of each person.
@@ -97,8 +101,10 @@ class Sampler:
         scheduler: Any = None,
         gradient: str | None = None,
         k: int = 1,
+        checkpoint: bool = True,
     ):
         self.model, self.guidance, self.gradient, self.steps, n = model, guidance, gradient, steps, len(images)
+        self.checkpoint = checkpoint
         self.scheduler = ddim(model.scheduler) if scheduler is None else copy.deepcopy(scheduler)
         if n == 0:
             raise ValueError("need at least one picture")
@@ -138,6 +144,7 @@ class Sampler:
             noise = torch.stack([torch.randn(shape, generator=g, device=g.device).cpu() for g in each])
             self._generators = [g.clone_state() for g in each]
         self.noise = noise.to(self.image_latents)  # (n, 4, h', w')
+        self._untold: dict[int, torch.Tensor] = {}  # (2, 4, h', w') of pictures: the first call's branches without c_T
 
     def __call__(self, condition: torch.Tensor, index: torch.Tensor, *, on_call: Callable[[], Any] | None = None) -> torch.Tensor:
         """Draw the rows index (m,) with their conditions c_T, (m, 77, d); `on_call` is told of each call of the UNet.
@@ -162,7 +169,7 @@ class Sampler:
         for call, t in enumerate(scheduler.timesteps):
             with torch.set_grad_enabled(record and call >= self._first):
                 z = scheduler.scale_model_input(latents if coefficients is None else latents.detach(), t)
-                noise = self._guided(z, t, branches)
+                noise = self._guided(z, t, branches, keep=rows if record and call == 0 else None)
                 if coefficients is not None and noise.requires_grad:
                     noise.register_hook(lambda gradient, c=float(coefficients[call]): c * gradient)
                 stepped = scheduler.step(noise, t, latents, **options)
@@ -172,7 +179,7 @@ class Sampler:
             if self.gradient == "one-step" and call == self._first:
                 latents = stepped.pred_original_sample
                 break
-        pictures = _checkpoint(model.decode, latents)
+        pictures = self._call(model.decode, latents)
         if record and model.dtype == torch.float16:
             pictures.register_hook(lambda gradient: _to_unit(gradient, unscale))
         return pictures
@@ -190,15 +197,30 @@ class Sampler:
             return [(text, image), others]
         return [(torch.cat([text, others[0]]), torch.cat([image, others[1]]))]
 
-    def _guided(self, z: torch.Tensor, t: torch.Tensor, branches: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    def _guided(
+        self, z: torch.Tensor, t: torch.Tensor, branches: list[tuple[torch.Tensor, torch.Tensor]], *, keep: Any = None
+    ) -> torch.Tensor:
+        """keep: the pictures (m,), if z is their starting noise: what needs no text is then the same in every step of Adam."""
         noises: list[torch.Tensor] = []
-        for condition, image in branches:
+        for i, (condition, image) in enumerate(branches):
+            if i and keep is not None and all(row in self._untold for row in keep.tolist()):
+                noises += torch.stack([self._untold[row] for row in keep.tolist()]).unbind(1)
+                continue
             copies = len(condition) // len(z)
-            noises += _checkpoint(self.model.predict_noise, torch.cat([z] * copies), image, t, condition).chunk(copies)
+            noises += self._call(self.model.predict_noise, torch.cat([z] * copies), image, t, condition).chunk(copies)
+            if i and keep is not None:
+                self._untold.update(zip(keep.tolist(), torch.stack(noises[-2:], dim=1), strict=True))
         if self.guidance is None:
             return noises[0]
         text, image, nothing = noises
         return nothing + self.guidance[0] * (text - image) + self.guidance[1] * (image - nothing)
+
+    def _call(self, function: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
+        """function(*inputs), where only the inputs are kept for the gradient, if there is one and we may compute twice."""
+        if not (self.checkpoint and torch.is_grad_enabled() and any(x.requires_grad for x in inputs)):
+            return function(*inputs)
+        output: torch.Tensor = checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return output
 
     def _start_scheduler(self) -> Any:
         """A scheduler at its first step: some keep what they were shown, gradients included."""
@@ -354,14 +376,6 @@ def _whole_numbers(name: str, values: Any) -> torch.Tensor:
     if found.ndim != 1 or (len(found) and found.dtype.kind not in "iu"):
         raise ValueError(f"{name} must be a list of whole numbers, got {values!r}")
     return torch.from_numpy(found.astype(np.int64))
-
-
-def _checkpoint(function: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
-    """function(*inputs), where only the inputs are kept for the gradient, if there is one."""
-    if not (torch.is_grad_enabled() and any(x.requires_grad for x in inputs)):
-        return function(*inputs)
-    output: torch.Tensor = checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
-    return output
 
 
 def _to_unit(gradient: torch.Tensor, scales: list[torch.Tensor]) -> torch.Tensor:

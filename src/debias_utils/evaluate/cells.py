@@ -62,7 +62,8 @@ def compute(
         "weights": assets.weights_hash(),
     }
     if cell["method"] == ORACLE:
-        after = torch.stack([parts.dressed(study.people, job, seed=cell["seed"]) for job in jobs])
+        everyone = _study(profile, base_seed, device, editor, cell["rho"], cell["seed"], cell["of"]).people.head(cell["people"])
+        after = torch.stack([parts.dressed(everyone, job, seed=cell["seed"])[who] for job in jobs])
         rows = judge(parts.portraits(study.people), after, jobs, **options).assign(**named, strength=float("nan"))
         return _numbered(rows, who)
     at = [study.jobs.index(job) for job in jobs]
@@ -76,7 +77,7 @@ def _numbered(rows: pd.DataFrame, who: Sequence[int]) -> pd.DataFrame:
     return rows.assign(person=np.asarray(who)[rows["person"]])
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=32)  # all: three sweeps go through them, and one takes some MB
 def _study(profile: str, base_seed: int, device: str, editor: str, rho: float, seed: int, people: int) -> Any:
     parts = load_profile(profile, device=device, seed=base_seed)
     if editor == STYLECLIP:

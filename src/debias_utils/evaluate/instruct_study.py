@@ -125,7 +125,8 @@ class InstructStudy:
         """The decoder of conditions (k x m, tokens, d) of k occupations (default: all), those outermost; see `edit.sampler`."""
         rows = torch.arange(people).repeat(len(self.jobs if jobs is None else jobs))
         options: dict[str, Any] = {"steps": steps, "guidance": GUIDANCE, "seed": self.noise_seed, "people": self.numbers[:people]}
-        return Sampler(self.model, self.originals[:people], rows=rows, gradient=gradient, k=k, **options)
+        spare = gradient != "one-step" or self.originals.shape[-1] > 128  # small pictures, one recorded call: the memory is there
+        return Sampler(self.model, self.originals[:people], rows=rows, gradient=gradient, k=k, checkpoint=spare, **options)
 
     def losses(self, people: int, *, jobs: Sequence[str] | None = None) -> dict[str, Loss]:
         """What holds the first m people and what asks for k occupations (default: all); k x m rows, occupations outermost."""

@@ -145,13 +145,16 @@ def networks(parts: Profile, *, people: int = 1) -> dict[str, tuple[Callable[[to
     }  # fmt: skip
 
 
-def calls(editor: str, method: str, *, steps: int, sampler_steps: int, at: int) -> Counter[tuple[str, str]]:
+def calls(
+    editor: str, method: str, *, steps: int, sampler_steps: int, at: int, checkpoint: bool = True
+) -> Counter[tuple[str, str]]:
     """How often the parts are called for one edit that is judged: (part, "forward" or "gradient") -> calls.
 
     Args:
         editor, method: of `names`; whatever moves only texts or directions costs what the edit costs, and the oracle is drawn as
             an edit is. steps: of Adam. sampler_steps: of the diffusion. at: whose call's estimate the losses see (gradients
-            "one-step", see `edit.sampler`): only the branch with the text is recorded, computed again, and passed backwards.
+            "one-step", see `edit.sampler`): only the branch with the text is recorded and passed backwards.
+        checkpoint: what is recorded is computed twice, to save memory.
 
     Raises:
         ValueError: an unknown editor, a call that the sampler does not make.
@@ -167,9 +170,11 @@ def calls(editor: str, method: str, *, steps: int, sampler_steps: int, at: int) 
         found.update({(part, "gradient"): steps for part in LOSSES})
         if editor == STYLECLIP:
             found[GENERATOR, "gradient"] += steps
-        else:  # checkpoints: what is recorded is computed twice
-            found.update({(UNET, "forward"): 3 * at * steps, (UNET, "gradient"): steps, (DECODER, "gradient"): steps})
-            found[DECODER, "forward"] += steps
+        else:  # the first call's branches without text are computed once
+            found.update({(UNET, "forward"): (3 * at - 1) * steps - 2 * (steps - 1)})
+            found.update({(part, "gradient"): steps for part in (UNET, DECODER)})
+            if checkpoint:
+                found.update({(part, "forward"): steps for part in (UNET, DECODER)})
     return found
 
 
