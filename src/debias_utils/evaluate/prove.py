@@ -38,7 +38,7 @@ KINDS = ("rows", "relevance", "parts")
 CELLS, FEW = 24, 4  # drawn for a build; where a chapter is opened without one
 WHO, ELEMENTS = 5, 6  # people of a drawn cell; elements of a drawn way to relevance
 EXACT, OPTIMISED = "not optimised", "optimised"
-# Of a number of an edit: of every edit, and where Adam turns the last bits into more in a few of them, of the median edit of a cell
+# Of any number of an edit: of every edit; where Adam turns the last bits of a few into much more, of the median edit of a cell
 TOLERANCE = {EXACT: 1e-3, OPTIMISED: 0.05}
 KEY = ["occupation", "person", "strength"]
 LABELS = [f"{a}_{when}" for a in cells.ATTRIBUTES for when in ("before", "after", "flip")]
