@@ -40,6 +40,7 @@ WHO, ELEMENTS = 5, 6  # people of a drawn cell; elements of a drawn way to relev
 EXACT, OPTIMISED = "not optimised", "optimised"
 # Of any number of an edit: of every edit; where Adam turns the last bits of a few into much more, of the median edit of a cell
 TOLERANCE = {EXACT: 1e-3, OPTIMISED: 0.05}
+WORDS = {EXACT: "in any number", OPTIMISED: "in those of gradient-based edits, which depend on rounding, in the median edit"}
 KEY = ["occupation", "person", "strength"]
 LABELS = [f"{a}_{when}" for a in cells.ATTRIBUTES for when in ("before", "after", "flip")]
 
@@ -142,12 +143,14 @@ def sample(parts: Profile, rng: random.Random, count: int | None) -> list[tuple[
 
 
 def _prove_rows(parts: Profile, rng: random.Random, count: int | None, folder: Path, progress: bool) -> dict[str, Any]:
-    drawn, largest, wrong, rows = sample(parts, rng, count), {EXACT: 0.0, OPTIMISED: 0.0}, [], 0
+    drawn, rows = sample(parts, rng, count), 0
+    largest: dict[str, float] = {}
+    wrong: list[str] = []
     released = {sweep: release.read(sweep, folder=folder) for sweep in grid.SWEEPS}
     for sweep, cell, found in _computed(parts, drawn, progress):
         kind = OPTIMISED if cell["method"] in (GRADIENT, GRADIENT_TEXT) else EXACT
         difference = compare(found, release.of_cell(released[sweep], cell), optimised=kind == OPTIMISED)
-        largest[kind] = max(largest[kind], difference)
+        largest[kind] = max(largest.get(kind, 0.0), difference)
         rows += len(found)
         if not difference <= TOLERANCE[kind]:
             wrong.append(f"{_words(sweep, cell)}: {difference:.2g}")
@@ -249,7 +252,9 @@ def said(parts: Profile, *kinds: str, folder: Path = release.RESULTS) -> str:
             ratios = ", ".join(f"{part} {ratio:.2f}" for part, ratio in record["largest"].items())
             text += f"Times on the machine of this build ({record['machine']}) over the released ones: {ratios}. "
             continue
-        apart = " and ".join(f"{value:.1g} ({name}; tolerance {TOLERANCE[name]:g})" for name, value in record["largest"].items())
+        apart = "; ".join(
+            f"{value:.1g} {WORDS[name]} (tolerance {TOLERANCE[name]:g})" for name, value in record["largest"].items()
+        )
         text += f"For this build **{record['rows']} {what}** in {len(record['cells'])} cells were computed again; "
         text += f"largest difference: {apart}. "
     return text.strip()
