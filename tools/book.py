@@ -18,15 +18,13 @@ from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
 from contents import pages
+from debias_utils.assets import SCRATCH, cache_dir
 from kernel import ThisPython, threads
 from parameters import declared
 from stamps import read_stamp, unproven, write_stamp
 
 WORDS_A_MINUTE = 150  # with figures and formulas to look at
 STATIC = ("_config.yml", "_toc.yml", "references.bib", "_static", "_ext")
-LEFT_BEHIND = (  # by editors and shells
-    ".*", "#*", "*~", "__pycache__", "*.swp", "*.swo", "*.bak", "*.orig", "*.tmp", "*.part", "4913", "Thumbs.db", "desktop.ini",
-)  # fmt: skip
 
 
 class Book:
@@ -49,7 +47,7 @@ class Book:
         for name in STATIC:
             source, target = self.root / name, self.staging / name
             if source.is_dir():
-                ignored = shutil.ignore_patterns(*LEFT_BEHIND)
+                ignored = shutil.ignore_patterns(*SCRATCH)
                 shutil.copytree(source, target, dirs_exist_ok=True, ignore=ignored, ignore_dangling_symlinks=True)
             elif source.exists():
                 _copy(source, target)
@@ -81,6 +79,8 @@ class Book:
     def key(self, chapter: str, given: Mapping[str, Any], dependencies: str) -> str:
         """Hash of all that decides a chapter's page."""
         source = (self.root / f"{chapter}.ipynb").read_bytes()
+        if b"prove.said(" in source:  # the page tells what was proven
+            source += b"".join(path.read_bytes() for path in sorted((cache_dir() / "proofs").glob("*.json")))
         return hashlib.sha256(source + json.dumps(given, sort_keys=True).encode() + dependencies.encode()).hexdigest()
 
     def is_current(self, chapter: str, parameters: Mapping[str, Any], dependencies: str) -> bool:

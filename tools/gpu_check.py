@@ -323,8 +323,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="folder of the JSON (default: benchmarks/gpu/; of a check on the CPU, none)")
     parser.add_argument("--commit", help="what is checked, where the repository's history is not there")
     options = parser.parse_args(arguments)
-    if options.out is None and not options.device.startswith("cuda"):
-        parser.error(f"a check on {options.device} measures no card: say with --out where to put it")
+    if options.out is None and (options.quick or not options.device.startswith("cuda")):
+        parser.error("a quick check, or one without a card, is no measurement to keep: say with --out where to put it")
     out = options.out or FOLDER
     with tempfile.TemporaryDirectory() as site:
         installed = install(options.wheels, site)

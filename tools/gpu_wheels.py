@@ -89,9 +89,9 @@ def main(arguments: list[str] | None = None) -> int:
         wanted = needed([*NEEDS, *options.more], python=options.python, without=[*with_torch, *options.without])
     except PackageNotFoundError as error:
         sys.exit(f"{parser.prog}: {error.name} is required on the machine and not installed here; install it first")
+    if options.folder.exists() and any(options.folder.iterdir()):  # two versions of one package would be a riddle there
+        sys.exit(f"{parser.prog}: {options.folder} is not empty; delete it, or name another with --folder")
     options.folder.mkdir(parents=True, exist_ok=True)
-    for old in options.folder.glob("*.whl"):  # two versions of one package would be a riddle there
-        old.unlink()
     missing = download(wanted, options.folder, python=options.python)
     wheels = list(options.folder.glob("*.whl"))
     left = fit(wheels, options.limit)

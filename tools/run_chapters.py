@@ -12,7 +12,6 @@ import argparse
 import hashlib
 import sys
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatch
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,8 @@ import psutil
 from filelock import FileLock, Timeout
 from joblib import cpu_count
 
-from book import LEFT_BEHIND, Book, cannot_use
+from book import Book, cannot_use
+from debias_utils.assets import is_scratch
 from debias_utils.errors import check_choice, check_positive
 from kernel import threads
 from parameters import of_chapter
@@ -49,8 +49,7 @@ def dependencies_hash(source: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted({path for pattern in patterns for path in source.rglob(pattern)}):
         name = path.relative_to(source)
-        left = any(fnmatch(part, pattern) for part in name.parts for pattern in LEFT_BEHIND)
-        if path.is_file() and not left:
+        if path.is_file() and not is_scratch(name):
             digest.update(f"{name.as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     digest.update("\n".join(sorted(f"{d.name}=={d.version}" for d in distributions())).encode())
     return digest.hexdigest()

@@ -17,6 +17,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from fnmatch import fnmatch
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -34,6 +35,10 @@ CACHE_VARIABLE = "DEBIAS_UTILS_CACHE"
 WEIGHTS = Path(str(files("debias_utils"))) / "weights"  # folders of packaged models, and manifest.json
 DIGEST, BLANK = b"sha256", b"0" * 64  # a checksum is that of the file with BLANK in its place
 PART = re.compile(r"\.([0-9a-f]{8})-(\d+)-[0-9a-f]{32}\.part$")  # host, process: whose unfinished file it is
+SCRATCH = (  # what editors, shells and systems leave behind
+    ".*", "#*", "*~", "__pycache__", "*.swp", "*.swo", "*.bak", "*.orig", "*.rej", "*.tmp", "*.part", "4913", "Thumbs.db",
+    "desktop.ini",
+)  # fmt: skip
 DAY = 24 * 60 * 60
 
 
@@ -76,7 +81,7 @@ def packaged_model(name: str, *, root: Path = WEIGHTS) -> Path:
 
 def is_scratch(path: Path) -> bool:
     """Is this a file of an editor or of the system, as no loader reads it: hidden, a backup, a lock, compiled code?"""
-    return any(part.startswith((".", "#")) or part.endswith("~") or part == "__pycache__" for part in path.parts)
+    return any(fnmatch(part, pattern) for part in path.parts for pattern in SCRATCH)
 
 
 def verify(path: Path, sha256: str) -> Path:
@@ -300,6 +305,9 @@ def _unreadable(path: Path) -> OSError:
 def cannot_write(folder: Path, error: OSError) -> OSError:
     """An error that names the folder and says what to do."""
     reason = error.strerror or str(error) or type(error).__name__
-    cached = folder.absolute().is_relative_to(cache_dir().absolute())
+    try:
+        cached = folder.absolute().is_relative_to(cache_dir())
+    except ValueError:  # there is no cache folder
+        cached = False
     where, instead = ("the cache folder", f"set {CACHE_VARIABLE} to another") if cached else ("this folder", "choose another")
     return OSError(error.errno or errno.EIO, f"cannot write to {where} ({reason}); {instead}", str(folder))

@@ -241,6 +241,8 @@ def test_what_a_run_left_that_was_cut_off_early_is_its_own(folder):
     (folder / "writer.lock").touch()
     (folder / "writer.json").write_text('{"pid": 1, "host": "here"}')
     (folder / f"{'b' * 64}.parquet").write_bytes(b"half")
+    for name in ("sweep.json", "writer.json", "probe"):  # a kill while these were written
+        (folder / f"{name}.01234567-1-{'c' * 32}.part").write_bytes(b"half")
     run(grid(folder, 2), folder=folder)
     assert len(kept(folder)) == 2
 

@@ -141,26 +141,44 @@ def test_where_code_has_changed_everything_is_tried_and_the_rows_stand_under_it(
     assert asked == [None, 7]  # the new code is known by now
 
 
-def test_where_it_cannot_be_written_down_the_cache_knows(parts, monkeypatch, copy, capsys):
+def test_where_it_cannot_be_written_down_the_cache_knows(parts, monkeypatch, copy, capsys, cache):
     rewrite(copy, lambda table: table, weights="older")
     draw(monkeypatch, cell())
-    monkeypatch.setattr(release, "write_index", lambda *_: (_ for _ in ()).throw(OSError("read-only")))
+    monkeypatch.setattr(release, "_write_index", lambda *_: (_ for _ in ()).throw(OSError("read-only")))
     record = prove.ensure(parts, "rows", folder=copy, progress=False)
     assert "kept in the cache alone: read-only" in capsys.readouterr().err
-    assert release.read_index(copy)["stands"] is None
+    assert release.read_index(copy)["stands"] == {}
     monkeypatch.setattr(prove, "_prove_rows", lambda *_: pytest.fail("computed twice"))
     assert prove.ensure(parts, "rows", folder=copy, progress=False) == record
+    monkeypatch.undo()
+    monkeypatch.setattr(prove, "_path", lambda *_: next(cache.iterdir()))
+    assert prove.ensure(parts, "rows", folder=copy, progress=False) == record  # and tells it where it can be written now
+    assert release.read_index(copy)["stands"]["rows"] == record
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"draw": "a"}', '{"draw": "a", "every'])
-def test_a_record_that_is_not_whole_counts_as_none(parts, monkeypatch, copy, cache, content):
+def test_a_grid_with_other_cells_is_found_out(parts, monkeypatch, copy):
+    monkeypatch.setitem(grid.OPTIMISER["StyleCLIP"], "steps", 21)
+    with pytest.raises(prove.StaleError, match=r"the grid has other cells of 'table' now than were released; run `make tables`"):
+        prove.ensure(parts, "rows", draw="a", folder=copy, progress=False)
+
+
+def test_times_need_no_draw(parts, copy):
+    record = prove.ensure(parts, "parts", folder=copy, progress=False)
+    assert set(record["largest"]) == {"matrix product", "CLIP"}
+
+
+def test_a_record_that_is_not_whole_counts_as_none(parts, monkeypatch, copy, cache):
     draw(monkeypatch, cell(method="Oracle"))
     record = prove.ensure(parts, "rows", draw="a", folder=copy, progress=False)
     (path,) = cache.iterdir()
-    path.write_text(content)
-    again = prove.ensure(parts, "rows", draw="a", folder=copy, progress=False)
-    assert again["largest"] == record["largest"]
-    assert json.loads(path.read_text()) == again
+    whole = path.read_text()
+    for content in ("", "[]", '{"draw": "a"}', whole[:-9], whole.replace('"rows": 2', '"rows": 99999'), "[" * 100_000):
+        path.write_text(content)
+        again = prove.ensure(parts, "rows", draw="a", folder=copy, progress=False)
+        assert again["largest"] == record["largest"]
+        kept = json.loads(path.read_text())
+        kept.pop("sha256")
+        assert kept == again
 
 
 def test_relevance_of_some_elements(parts, monkeypatch, copy):

@@ -181,7 +181,43 @@ def test_killed_at_random_moments_one_whole_release_is_there(folder):
     assert read_value(folder) in (2, 3)
     assert finish(start(4)) == 0
     assert read_value(folder) == 4
-    assert len(list(folder.iterdir())) == 3  # nothing is left of the others
+    assert len([path for path in folder.iterdir() if path.name != ".lock"]) == 3  # nothing is left of the others
+
+
+def test_files_of_the_reader_s_own_stay(folder):
+    write(folder)
+    (folder / "my_own.parquet").write_text("mine")
+    write(folder, 7.0)
+    assert (folder / "my_own.parquet").read_text() == "mine"
+
+
+def test_a_release_that_fails_leaves_no_files(folder, monkeypatch):
+    write(folder)
+    there = sorted(folder.iterdir())
+    monkeypatch.setattr(release, "_write_index", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(OSError, match="full"):
+        write(folder, 7.0)
+    assert sorted(folder.iterdir()) == there
+
+
+def test_a_proof_is_noted_unless_there_is_another_release_by_now(folder):
+    write(folder)
+    tables_then = release.read_index(folder)["tables"]
+    release.record("rows", {"draw": "a"}, tables=tables_then, folder=folder)
+    release.record("relevance", {"draw": "b"}, tables=tables_then, folder=folder)
+    assert release.read_index(folder)["stands"] == {"rows": {"draw": "a"}, "relevance": {"draw": "b"}}
+    write(folder, 7.0)
+    release.record("rows", {"draw": "c"}, tables=tables_then, folder=folder)
+    assert release.read_index(folder)["stands"] == {}
+    assert release.read("table", folder=folder)["shift"].tolist() == [7.0, 2.0]
+
+
+def test_a_release_changes_nothing_that_decides_rows(tmp_path):
+    """Nothing but hidden files and tables lies in the folder, and none beside it."""
+    write(tmp_path / "package" / "results")
+    names = {path.name for path in (tmp_path / "package").rglob("*") if path.is_file()}
+    assert {path.name for path in (tmp_path / "package").iterdir()} == {"results"}
+    assert all(name == "index.json" or name.startswith(".") or release.OWN.fullmatch(name) for name in names)
 
 
 def rows_of(cells):

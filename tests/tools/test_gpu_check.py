@@ -152,7 +152,7 @@ def test_wheels_of_another_python(tmp_path):
 def test_bad_calls(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         gpu_check.main(["--device", "cpu"])
-    assert "measures no card: say with --out where to put it" in capsys.readouterr().err
+    assert "is no measurement to keep: say with --out where to put it" in capsys.readouterr().err
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(SystemExit, match="sees no CUDA device here"):
         gpu_check.main(["--out", str(tmp_path)])

@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from .. import assets
 from ..profiles import PROFILES, load_profile
 from . import agreement, full_size, grid, prove, release
 from .engine import ENGINES
@@ -58,6 +59,8 @@ def _run(options: argparse.Namespace, sweeps: Sequence[str]) -> None:
     parts = load_profile(options.profile, seed=options.seed, device=options.device)
     where = {name: getattr(options, name) for name in ("engine", "address", "workers", "folder")}
     which = {name: getattr(options, name) for name in ("seeds", "editors", "people", "chunk")}
+    if options.release:
+        assets.check_writable(release.RESULTS)  # not found out after an hour
     size, tables = {name: which.pop(name) for name in ("people", "chunk")}, {}
     for name in sweeps:
         start = time.perf_counter()
@@ -68,7 +71,7 @@ def _run(options: argparse.Namespace, sweeps: Sequence[str]) -> None:
         tables[name] = found
         print(f"{name}: {len(found):,} rows, {time.perf_counter() - start:.0f} s", flush=True)
     if options.release:
-        release.write(tables, decided=prove.decided(parts), computed=prove.conditions(parts))
+        release.write(tables, decided=prove.decided(parts), computed=prove.conditions(tables["table"]))
         print(f"released in {release.RESULTS}", flush=True)
     folder = options.folder or grid.folder_of(parts, **size)
     kept = {TABLES[name][1](parts) if name in TABLES else folder: None for name in sweeps}  # each once, in their order

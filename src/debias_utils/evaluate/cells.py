@@ -46,7 +46,8 @@ def compute(
     check_same(code=code, weights=weights)
     editor, jobs, strengths = cell["editor"], cell["occupations"], cell["strengths"]
     who = list(cell.get("who", range(cell["people"])))
-    study, m = _study(profile, base_seed, device, editor, cell["rho"], cell["seed"], cell["of"]).only(who), len(who)
+    whole = _study(profile, base_seed, device, editor, cell["rho"], cell["seed"], cell["of"])
+    study, m = whole.only(who), len(who)
     parts = study.parts
     options = {"attributes": parts.attributes, **likeness(parts, study.clip)}
     named = {
@@ -62,7 +63,7 @@ def compute(
         "weights": assets.weights_hash(),
     }
     if cell["method"] == ORACLE:
-        everyone = _study(profile, base_seed, device, editor, cell["rho"], cell["seed"], cell["of"]).people.head(cell["people"])
+        everyone = whole.people.head(cell["people"])
         after = torch.stack([parts.dressed(everyone, job, seed=cell["seed"])[who] for job in jobs])
         rows = judge(parts.portraits(study.people), after, jobs, **options).assign(**named, strength=float("nan"))
         return _numbered(rows, who)

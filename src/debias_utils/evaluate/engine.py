@@ -26,7 +26,8 @@ from .on_ray import on_ray
 
 ENGINES = ("local", "ray")
 DESCRIPTION, LOCK, WRITER = "sweep.json", "writer.lock", "writer.json"  # beside the rows
-OWN = re.compile(rf"[0-9a-f]{{64}}\.parquet({assets.PART.pattern})?")  # what the engine calls its files, finished or not
+# What the engine calls its files, finished or not; a description that is finished makes the folder a sweep's
+OWN = re.compile(rf"[0-9a-f]{{64}}\.parquet|([0-9a-f]{{64}}\.parquet|sweep\.json|writer\.json|probe){assets.PART.pattern}")
 UNKNOWN = "another process"
 
 Cell = Mapping[str, Any]  # strings, numbers, lists and None by name

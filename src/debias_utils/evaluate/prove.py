@@ -41,6 +41,7 @@ EXACT, OPTIMISED = "not optimised", "optimised"
 # Of any number of an edit: of every edit; where Adam turns the last bits of a few into much more, of the median edit of a cell
 TOLERANCE = {EXACT: 1e-3, OPTIMISED: 0.05}
 WORDS = {EXACT: "in any number", OPTIMISED: "in those of gradient-based edits, which depend on rounding, in the median edit"}
+TOGETHER = 8  # cells of a study that one process computes: building a study takes as long as some cells
 KEY = ["occupation", "person", "strength"]
 LABELS = [f"{a}_{when}" for a in cells.ATTRIBUTES for when in ("before", "after", "flip")]
 
@@ -68,28 +69,34 @@ def ensure(
     index = release.read_index(folder)
     here = _here(kind)
     changed = {name: value for name, value in here.items() if index["decided"].get(name) != value}
-    stands = (index["stands"] or {}).get(kind)
-    if stands and stands["decided"] == here:
+    if index["stands"].get(kind, {}).get("decided") == here:
         changed = {}
-    path = _path(index, kind, here, parts.device)
+    path = _path(index, kind, here)
     kept = _read_record(path)
-    if kept and (kept["every"] if changed else draw in (None, kept["draw"])):
+    if kept and (kept["every"] if changed else draw is None or (draw == kept["draw"] and count <= kept["count"])):
+        if changed:
+            _write_down(kind, kept, index, folder)
         return kept
     run = {"rows": _prove_rows, "relevance": _prove_relevance, "parts": _prove_parts}[kind]
-    start, draw = time.perf_counter(), draw or here["code"]
+    start, draw = time.perf_counter(), draw or code_hash()
     found = run(parts, random.Random(f"{draw} {index['sha256']}"), None if changed else count, folder, progress)
     record = {
-        "draw": draw, "every": bool(changed), "date": datetime.now(timezone.utc).date().isoformat(),
-        "machine": machine(parts.device), "libraries": libraries(), "decided": here, **found,
+        "draw": draw, "every": bool(changed), "count": count, "date": datetime.now(timezone.utc).date().isoformat(),
+        "machine": machine("cpu"), "libraries": libraries(), "decided": here, **found,
         "seconds": round(time.perf_counter() - start, 1),
     }  # fmt: skip
-    assets.write_whole(path, lambda file: file.write(json.dumps(record, indent=1).encode()))
-    if changed:  # write down under what the rows stand now, where that can be written
-        try:
-            release.write_index({**index, "stands": {**(index["stands"] or {}), kind: record}}, folder)
-        except OSError as error:
-            print(f"kept in the cache alone: {error}", file=sys.stderr)
+    assets.write_whole(path, lambda file: file.write(json.dumps({**record, "sha256": release.digest(record)}, indent=1).encode()))
+    if changed:
+        _write_down(kind, record, index, folder)
     return record
+
+
+def _write_down(kind: str, record: Mapping[str, Any], index: Mapping[str, Any], folder: Path) -> None:
+    """Under what the rows stand now, beside them, where that can be written."""
+    try:
+        release.record(kind, record, tables=index["tables"], folder=folder)
+    except OSError as error:
+        print(f"kept in the cache alone: {error}", file=sys.stderr)
 
 
 def _here(kind: str) -> dict[str, str]:
@@ -105,13 +112,13 @@ def decided(parts: Profile) -> dict[str, Any]:
     return {**description(parts, people=grid.PEOPLE, chunk=grid.CHUNK), **_here("relevance")}
 
 
-def conditions(parts: Profile) -> dict[str, Any]:
-    """Under what they are computed, beside that."""
-    return {"machine": machine(parts.device), "libraries": libraries()}
+def conditions(rows: pd.DataFrame) -> dict[str, Any]:
+    """What computed rows, beside that: machines and libraries, each once."""
+    return {name: " and ".join(sorted(rows[name].unique())) for name in ("machine", "libraries")}
 
 
-def _path(index: Mapping[str, Any], kind: str, here: Mapping[str, str], device: str) -> Path:
-    same = [index["tables"], index["decided"], here, libraries(), machine(device), TOLERANCE]
+def _path(index: Mapping[str, Any], kind: str, here: Mapping[str, str]) -> Path:
+    same = [index["tables"], index["decided"], here, libraries(), machine("cpu"), TOLERANCE]
     key = hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16]
     return assets.cache_dir() / "proofs" / f"{kind}-{key}.json"
 
@@ -119,8 +126,8 @@ def _path(index: Mapping[str, Any], kind: str, here: Mapping[str, str], device: 
 def _read_record(path: Path) -> dict[str, Any] | None:
     try:
         record = json.loads(path.read_text("utf-8"))
-        return record if {"draw", "every", "rows", "largest", "cells"} <= record.keys() else None
-    except (OSError, ValueError, AttributeError):
+        return record if record.pop("sha256") == release.digest(record) else None
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -147,6 +154,9 @@ def _prove_rows(parts: Profile, rng: random.Random, count: int | None, folder: P
     largest: dict[str, float] = {}
     wrong: list[str] = []
     released = {sweep: release.read(sweep, folder=folder) for sweep in grid.SWEEPS}
+    for sweep, table in released.items():
+        if release.select(table, grid.cells(parts, sweep)) is None:
+            raise StaleError(f"the grid has other cells of {sweep!r} now than were released; {release.AGAIN}")
     for sweep, cell, found in _computed(parts, drawn, progress):
         kind = OPTIMISED if cell["method"] in (GRADIENT, GRADIENT_TEXT) else EXACT
         difference = compare(found, release.of_cell(released[sweep], cell), optimised=kind == OPTIMISED)
@@ -163,17 +173,21 @@ def _prove_rows(parts: Profile, rng: random.Random, count: int | None, folder: P
 
 
 def _computed(parts: Profile, drawn: Sequence[tuple[str, Cell]], progress: bool) -> Iterator[tuple[str, Cell, pd.DataFrame]]:
-    """Drawn cells with their rows, those of one study after another; on a CPU a process for each core."""
+    """Drawn cells with their rows, those of a study after another, by a process for each core.
+
+    On the CPU, as the release: a card's half precision moves rows by more than the tolerance.
+    """
     from joblib import Parallel, cpu_count, delayed
     from tqdm import tqdm
 
     studies: dict[tuple[Any, ...], list[tuple[str, Cell]]] = defaultdict(list)
     for sweep, cell in drawn:
         studies[cell["editor"], cell["rho"], cell["seed"]].append((sweep, cell))
-    groups = sorted(studies.values(), key=len, reverse=True)
-    jobs = min(cpu_count(), len(groups)) if parts.device == "cpu" else 1
+    groups = [block[i : i + TOGETHER] for block in studies.values() for i in range(0, len(block), TOGETHER)]
+    groups.sort(key=len, reverse=True)
+    jobs = min(cpu_count(), len(groups))
     work = Parallel(n_jobs=jobs, return_as="generator_unordered")(
-        delayed(_rows)(group, parts.name, parts.seed, parts.device, jobs > 1) for group in groups
+        delayed(_rows)(group, parts.name, parts.seed, jobs > 1) for group in groups
     )
     with tqdm(total=len(drawn), desc="computing a sample again", unit="cell", disable=not progress) as bar:
         for group in work:
@@ -181,12 +195,10 @@ def _computed(parts: Profile, drawn: Sequence[tuple[str, Cell]], progress: bool)
             yield from group
 
 
-def _rows(
-    group: Sequence[tuple[str, Cell]], profile: str, seed: int, device: str, one_thread: bool
-) -> list[tuple[str, Cell, pd.DataFrame]]:
+def _rows(group: Sequence[tuple[str, Cell]], profile: str, seed: int, one_thread: bool) -> list[tuple[str, Cell, pd.DataFrame]]:
     if one_thread:
         torch.set_num_threads(1)
-    return [(sweep, cell, cells.compute(cell, profile=profile, base_seed=seed, device=device)) for sweep, cell in group]
+    return [(sweep, cell, cells.compute(cell, profile=profile, base_seed=seed, device="cpu")) for sweep, cell in group]
 
 
 def compare(found: pd.DataFrame, released: pd.DataFrame, *, optimised: bool) -> float:
@@ -194,6 +206,8 @@ def compare(found: pd.DataFrame, released: pd.DataFrame, *, optimised: bool) -> 
 
     Infinite if rows are missing or, where nothing was optimised, if a label differs.
     """
+    if not {*KEY, *LABELS, *cells.NUMBERS} <= {*found} & {*released}:
+        return float("inf")
     a, b = (table.sort_values(KEY, ignore_index=True) for table in (found, released))
     if len(a) != len(b) or not all(a[name].equals(b[name].astype(a[name].dtype)) for name in KEY):
         return float("inf")
@@ -216,7 +230,8 @@ def _prove_relevance(parts: Profile, rng: random.Random, count: int | None, fold
     only = {*ways, *((way, 1) for way, copies in ways if copies is not None)}
     places = released[(released["way"] == agreement.GRADIENT) & (released["occupation"] == released["occupation"].iloc[0])]
     elements = sorted(rng.sample(range(len(places)), ELEMENTS))
-    found = agreement.compute(parts, only=sorted(only, key=str), elements=elements, progress=progress)
+    on_cpu = load_profile(parts.name, device="cpu", seed=parts.seed)
+    found = agreement.compute(on_cpu, only=sorted(only, key=str), elements=elements, progress=progress)
     key = ["way", "occupation", "channel"]
     both = found.merge(released, on=key, how="left", suffixes=("", " released"))
     scale = released.groupby("way")["relevance"].transform(lambda x: x.abs().max()).groupby(released["way"]).first()
@@ -240,11 +255,11 @@ def _prove_parts(parts: Profile, rng: random.Random, count: int | None, folder: 
 
 
 def said(parts: Profile, *kinds: str, folder: Path = release.RESULTS) -> str:
-    """A sentence on where a page's rows come from, and what was computed again for this build; Markdown."""
-    if not release.holds(parts):
-        return "The rows of this page were computed on this machine: the book's own are of another profile or seed."
+    """A sentence on where a page's rows come from, and what was computed again to prove them; Markdown."""
+    if not release.holds(parts) or (kinds == ("parts",) and full_size.path_of(parts).is_file()):
+        return "What this page shows was computed on this machine: the book's own is of another profile, seed or machine."
     computed = release.read_index(folder)["computed"]
-    text = f"What this page shows was computed on {computed['date']} ({computed['machine']}) and travels with the book. "
+    text = f"What this page shows travels with the book: released on {computed['date']}, computed on {computed['machine']}. "
     for kind in kinds:
         record = ensure(parts, kind, folder=folder)
         what = {"rows": "rows", "relevance": "relevances", "parts": "times"}[kind]
@@ -255,7 +270,8 @@ def said(parts: Profile, *kinds: str, folder: Path = release.RESULTS) -> str:
         apart = "; ".join(
             f"{value:.1g} {WORDS[name]} (tolerance {TOLERANCE[name]:g})" for name, value in record["largest"].items()
         )
-        text += f"For this build **{record['rows']} {what}** in {len(record['cells'])} cells were computed again; "
+        text += f"For this build **{record['rows']} {what}** in {len(record['cells'])} cells were computed again "
+        text += f"({record['date']}, drawn by `{record['draw'][:8]}`); "
         text += f"largest difference: {apart}. "
     return text.strip()
 
@@ -282,7 +298,7 @@ def main(arguments: list[str] | None = None) -> None:
             record = ensure(parts, kind, draw=options.draw or commit(), count=options.cells)
             largest = ", ".join(f"{name} {value:.2g}" for name, value in record["largest"].items())
             print(f"{kind}: {record['rows']} computed again in {record['seconds']:.0f} s; {largest}", flush=True)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"{parser.prog}: {error}")
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 RESULTS = Path(str(files("debias_utils"))) / "results"
 INDEX, FORMAT = "index.json", 1
+LOCK = ".lock"  # hidden: no part of the package
+OWN = re.compile(r"[a-z]+-[0-9a-f]{8}\.parquet")  # what a release calls its tables
 AGAIN = "run `make tables`, which computes all of them anew"
 IDENTITY = ("editor", "rho", "seed", "method", "variant", "options")  # of a row: what its cell says of all its rows
 
@@ -44,8 +47,8 @@ def read_index(folder: Path = RESULTS) -> dict[str, Any]:
     """The index of a release.
 
     Returns:
-        tables: {name: {file, rows, sha256}}. decided: what decides the rows. computed: date, machine, libraries. stands: None, or
-        the record of a sample that was the same under other code or weights, see `prove`.
+        tables: {name: {file, rows, sha256}}. decided: what decides the rows. computed: date (of the release), machine, libraries.
+        stands: {kind: record of a sample that was the same under other code or weights}, see `prove`.
 
     Raises:
         ReleaseError: it is missing, damaged or of another version.
@@ -57,9 +60,9 @@ def read_index(folder: Path = RESULTS) -> dict[str, Any]:
         if problem is None and index["decided"]["version"] != __version__:
             problem = f"is of version {index['decided']['version']!r} of debias_utils, not {__version__!r}"
         complete = {"tables", "decided", "computed", "stands"} <= index.keys()
-        if problem is None and not (complete and index["sha256"] == _digest(index)):
+        if problem is None and not (complete and index["sha256"] == digest(index)):
             problem = "was altered"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         problem = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error!r})"
     if problem:
         raise ReleaseError(f"{path} {problem}; reinstall the package, or {AGAIN}")
@@ -135,30 +138,59 @@ def write(
     Raises:
         OSError: the folder is read-only or full. ValueError: a table without rows.
     """
-    listed = {}
+    for name, table in tables.items():
+        if table.empty:
+            raise ValueError(f"the table {name!r} has no rows")
+    listed: dict[str, dict[str, Any]] = {}
     assets.check_writable(folder)
-    with FileLock(f"{folder}.lock"):
-        for name, table in tables.items():
-            if table.empty:
-                raise ValueError(f"the table {name!r} has no rows")
-            rows = pa.Table.from_pandas(table, preserve_index=False)
-            file = f"{name}-{uuid.uuid4().hex[:8]}.parquet"
-            assets.write_table(folder / file, rows, {b"table": name.encode()})
-            listed[name] = {"file": file, "rows": len(table), "sha256": assets.sha256_of(folder / file)}
-        today = datetime.now(timezone.utc).date().isoformat()
-        index = {"format": FORMAT, "tables": listed, "decided": dict(decided), "computed": {"date": today, **computed}}
-        write_index({**index, "stands": None}, folder)
-        for old in folder.glob("*.parquet"):  # of the release before
-            if old.name not in {entry["file"] for entry in listed.values()}:
-                old.unlink()
+    with FileLock(folder / LOCK):
+        try:
+            for name, table in tables.items():
+                rows = pa.Table.from_pandas(table, preserve_index=False)
+                file = f"{name}-{uuid.uuid4().hex[:8]}.parquet"
+                assets.write_table(folder / file, rows, {b"table": name.encode()})
+                listed[name] = {"file": file, "rows": len(table), "sha256": assets.sha256_of(folder / file)}
+            today = datetime.now(timezone.utc).date().isoformat()
+            index = {"format": FORMAT, "tables": listed, "decided": dict(decided), "computed": {"date": today, **computed}}
+            _write_index({**index, "stands": {}}, folder)
+        finally:  # what the index does not name: of the release before, or of this one if it failed
+            named = _named(folder)
+            for path in folder.iterdir():
+                if named and OWN.fullmatch(path.name) and path.name not in named:
+                    path.unlink()
 
 
-def write_index(index: Mapping[str, Any], folder: Path = RESULTS) -> None:
+def record(kind: str, proof: Mapping[str, Any], *, tables: Mapping[str, Any], folder: Path = RESULTS) -> None:
+    """Write down under what some tables stand, unless there is another release by now.
+
+    Args:
+        kind: such as "rows". proof: see `prove.ensure`. tables: of the index that was proven.
+
+    Raises:
+        OSError: the folder is read-only or full.
+    """
+    assets.check_writable(folder)
+    with FileLock(folder / LOCK):
+        index = read_index(folder)
+        if index["tables"] == tables:
+            _write_index({**index, "stands": {**index["stands"], kind: dict(proof)}}, folder)
+
+
+def _named(folder: Path) -> set[str]:
+    """Files of the release that is there."""
+    try:
+        return {entry["file"] for entry in read_index(folder)["tables"].values()}
+    except ReleaseError:
+        return set()
+
+
+def _write_index(index: Mapping[str, Any], folder: Path = RESULTS) -> None:
     """Write the index with its checksum."""
-    text = json.dumps({**index, "sha256": _digest(index)}, indent=1) + "\n"
+    text = json.dumps({**index, "sha256": digest(index)}, indent=1) + "\n"
     assets.write_whole(folder / INDEX, lambda file: file.write(text.encode()))
 
 
-def _digest(index: Mapping[str, Any]) -> str:
+def digest(index: Mapping[str, Any]) -> str:
+    """The checksum of an index or a record, without the one that it carries."""
     content = {name: value for name, value in index.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

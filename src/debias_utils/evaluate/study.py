@@ -106,6 +106,7 @@ class StyleClipStudy:
 
     def only(self, who: Sequence[int]) -> StyleClipStudy:
         """The same study with some of its people, by their numbers: each of them is edited as among all."""
+        _ = self.features  # computed once for all of them
         other = copy.copy(self)
         other.people = self.people.iloc[list(who)].reset_index(drop=True)
         other.start, other.originals = self.start[list(who)], self.originals[list(who)]
