@@ -146,7 +146,8 @@ class Book:
         return "FAILED"
 
     def _given(self, chapter: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in parameters.items() if name in self.declared_parameters(chapter)}
+        declared = self.declared_parameters(chapter)
+        return {name: value for name, value in parameters.items() if name in declared}
 
 
 def cannot_use(error: OSError, folder: Path) -> str:
