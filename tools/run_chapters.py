@@ -114,6 +114,7 @@ def run(book: Book, chosen: Sequence[str], given: Mapping[str, Mapping[str, Any]
     outcomes = dict.fromkeys(chosen, "current")
     if stale:
         workers = min(workers, len(stale))
+        stale.sort(key=lambda chapter: -(book.root / f"{chapter}.ipynb").stat().st_size)  # unmeasured, the largest come first
         order, time = plan({chapter: read_stamp(stamps[chapter]).get("seconds") for chapter in stale}, workers=workers)
         print(f"{len(stale)} of {len(chosen)} chapters will run, with {threads()} thread each: {time}", flush=True)
         outcomes |= run_side_by_side(book.root, order, given, dependencies, workers=workers)
