@@ -33,8 +33,8 @@ book: setup  ## run every chapter and build the pages (CHAPTERS="ranking" for so
 tables: setup  ## compute all rows that the chapters read anew, and release them with the package (an hour on two cores; resumable)
 	$(BIN)/python -m debias_utils.evaluate --engine ray --release
 
-test: setup  ## run the tests
-	$(BIN)/python -m pytest
+test: setup  ## run the tests, a process of one thread for each core (ARGS="tests/show" for some)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lowest:  ## test the lowest versions that pyproject.toml allows (minutes, 7 GB in /tmp)
 	$(PYTHON) tools/check_lowest.py
