@@ -59,3 +59,18 @@ def test_labels_that_cannot_be_put_in_order():
     names, codes = labels("x", np.array([-(2**63), 2**63 - 1]))
     assert [names[code] for code in codes] == [-(2**63), 2**63 - 1]
     assert labels("x", [])[0] == []
+
+
+def test_masked_rows_and_entries_of_a_list():
+    rows = [np.ma.masked_array([1.0, 2], mask=[0, 1]), np.ones(2)]
+    assert array(rows).tolist() == [[1, None], [1, 1]]
+    assert array([1.0, np.ma.masked, 3]).tolist() == [1, None, 3]
+    assert array([0, torch.ones((), requires_grad=True)]).tolist() == [0, 1]
+    with pytest.raises(ValueError, match="x hold 1 NaN, the first at row 0, column 1"):
+        floats("x", rows)
+
+
+def test_whole_numbers_stay_whole_and_finite():
+    assert numbers("x", [1, 2], finite=True).dtype.kind == "i"
+    with pytest.raises(ValueError, match="x must be finite, got 1 infinite values, the first at item 1"):
+        numbers("x", [1, np.inf], finite=True)

@@ -11,7 +11,7 @@ def test_a_choice_that_cannot_even_be_compared(value):
         check_choice("rule", value, ["a", "b"])
 
 
-@pytest.mark.parametrize("value", [0, -1, True, 2.0, 2.5, np.nan, np.inf, None, "3", np.float64(3)])
+@pytest.mark.parametrize("value", [0, -1, True, 2.0, 2.5, np.nan, np.inf, None, "3", np.float64(3), np.array([3, 4]), np.True_])
 def test_what_is_no_positive_whole_number(value):
     with pytest.raises(ValueError, match="steps must be a whole number of at least 1, got "):
         check_positive("steps", value)

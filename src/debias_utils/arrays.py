@@ -14,7 +14,7 @@ import numpy as np
 
 def array(values: Any) -> np.ndarray:
     """An array from a list, an array, a column of a table or a torch tensor on any device; masked entries become None."""
-    if isinstance(values, (list, tuple)) and values and hasattr(values[0], "detach"):
+    if isinstance(values, (list, tuple)) and any(_is_tensor_or_masked(kind) for kind in set(map(type, values))):
         return np.stack([array(value) for value in values])
     if hasattr(values, "detach"):
         values = values.detach().cpu()  # first: not every device has every precision
@@ -25,6 +25,10 @@ def array(values: Any) -> np.ndarray:
         masked, values = np.ma.getmaskarray(values), np.ma.getdata(values).astype(object)
         values[masked] = None
     return np.asarray(values)
+
+
+def _is_tensor_or_masked(kind: type) -> bool:
+    return hasattr(kind, "detach") or issubclass(kind, np.ma.MaskedArray)
 
 
 def is_missing(value: Any) -> bool:
@@ -47,15 +51,11 @@ def floats(name: str, values: Any, *, axes: Sequence[str] = (), finite: bool = T
     Raises:
         ValueError: something missing, something that is no number, an infinite one if those are refused.
     """
-    x = numbers(name, values, axes=axes, missing=missing)
-    x = x if x.dtype.kind == "f" else x.astype(float)
-    if finite and not missing and x.size and not (np.isfinite(x.max()) and np.isfinite(x.min())):
-        infinite = np.isinf(x)
-        raise ValueError(f"{name} must be finite, got {infinite.sum()} infinite values, the first at {_first(infinite, axes)}")
-    return x
+    x = numbers(name, values, axes=axes, finite=finite, missing=missing)
+    return x if x.dtype.kind == "f" else x.astype(float)
 
 
-def numbers(name: str, values: Any, *, axes: Sequence[str] = (), missing: bool = False) -> np.ndarray:
+def numbers(name: str, values: Any, *, axes: Sequence[str] = (), finite: bool = False, missing: bool = False) -> np.ndarray:
     """As `floats`, but whole numbers and Booleans keep their type: large ones would lose their order as floats."""
     x = array(values)
     if x.dtype.kind == "O":
@@ -67,6 +67,9 @@ def numbers(name: str, values: Any, *, axes: Sequence[str] = (), missing: bool =
     if not missing and x.dtype.kind == "f" and x.size and np.isnan(x.max()):  # the maximum of anything with NaN
         nan = np.isnan(x)
         raise ValueError(f"{name} hold {nan.sum()} NaN, the first at {_first(nan, axes)}")
+    if finite and not missing and x.dtype.kind == "f" and x.size and not (np.isfinite(x.max()) and np.isfinite(x.min())):
+        infinite = np.isinf(x)
+        raise ValueError(f"{name} must be finite, got {infinite.sum()} infinite values, the first at {_first(infinite, axes)}")
     return x
 
 

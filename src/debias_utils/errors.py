@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,11 @@ def check_unit_interval(name: str, value: float) -> None:
 
 def check_positive(name: str, value: int) -> None:
     """Raise ``ValueError`` unless ``value`` is a whole number of at least 1; 2.0 is none, nothing can be counted with it."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
+    try:
+        number = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:  # no whole number, or many
+        number = 0
+    if number < 1:
         raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
 
 

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from . import arrays
+
 
 def floats(name: str, x: Any) -> torch.Tensor:
-    """A float tensor as it is; an array, a list or a Series as a copy; whole numbers and bools as float64.
+    """A float tensor as it is; an array, a list or a Series as a copy; whole numbers and bools as float64; the missing as NaN.
 
     Raises:
         ValueError: x holds no real numbers.
@@ -21,11 +23,13 @@ def floats(name: str, x: Any) -> torch.Tensor:
         if isinstance(x, (list, tuple)) and x and all(isinstance(row, torch.Tensor) for row in x):
             x = torch.stack([floats(name, row) for row in x])
         else:
-            array = np.array(x)
-            if array.dtype.kind not in "biuf":
-                raise ValueError(f"{name} must hold real numbers, got {type(x).__name__} of {array.dtype}")
-            native = array.dtype.kind == "f" and array.itemsize <= 8  # torch knows no longer ones, nor another order of bytes
-            x = torch.from_numpy(array.astype(array.dtype.newbyteorder("=") if native else np.float64))
+            given = arrays.array(x)
+            try:
+                found = arrays.numbers(name, given, missing=True)  # callers say themselves what is not finite, see `check_finite`
+            except ValueError as error:
+                raise ValueError(f"{name} must hold real numbers, got {type(x).__name__} of {given.dtype}") from error
+            native = given.dtype.kind == "f" and given.itemsize <= 8  # torch knows no longer ones, nor another order of bytes
+            x = torch.from_numpy(found.astype(given.dtype.newbyteorder("=") if native else np.float64))
     if x.is_complex():
         raise ValueError(f"{name} must hold real numbers, got {x.dtype}")
     if x.is_floating_point():
@@ -35,12 +39,12 @@ def floats(name: str, x: Any) -> torch.Tensor:
 
 def numbers_of(name: str, x: Any) -> np.ndarray:
     """The same as a float64 array, on whatever device x was."""
-    array: np.ndarray = floats(name, x).detach().cpu().double().numpy()  # in this order: MPS has no float64
-    return array
+    found: np.ndarray = floats(name, x).detach().cpu().double().numpy()  # in this order: MPS has no float64
+    return found
 
 
 def at_least_float32(x: torch.Tensor) -> torch.Tensor:
-    """Half precision as float32, for its norms overflow and its sums lose; all else as it is."""
+    """Half precision as float32, for its norms overflow and underflow and its sums lose; all else as it is."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 

@@ -411,3 +411,26 @@ def test_latents_may_be_an_array_and_losses_of_several_precisions(linear):
 def test_bad_input(linear, change, message):
     with pytest.raises(ValueError, match=message):
         linear.run(**change)
+
+
+def test_latents_in_any_form(linear):
+    wanted = linear.run(start=np.zeros((N, S)), steps=2).latent
+    table = [[0.0] * S] * N
+    for start in (
+        table,
+        [[0] * S] * N,  # whole numbers
+        np.zeros((N, S), np.longdouble),
+        np.zeros((N, S), ">f8"),
+        np.zeros((N, S), object),
+        [torch.zeros(S, dtype=torch.float64, requires_grad=True) for _ in range(N)],
+        np.ma.masked_array(np.zeros((N, S)), mask=False),
+    ):
+        assert torch.equal(linear.run(start=start, steps=2).latent, wanted)
+    masked = np.ma.masked_array(np.zeros((N, S)), mask=np.arange(N)[:, None] + np.zeros(S) == 2)
+    for start, message in (
+        ([[0.0, None, *[0.0] * (S - 2)]] * N, r"latent holds NaN or infinity in rows \[0, 1, 2, 3, 4, 5\], 6 of 60 values"),
+        (masked, r"latent holds NaN or infinity in rows \[2\], 10 of 60 values"),
+        ([["a"] * S] * N, "latent must hold real numbers, got list of <U1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            linear.run(start=start, steps=2)

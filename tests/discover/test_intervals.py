@@ -1,9 +1,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.stats import binom, binomtest, multinomial, t
 
-from debias_utils.discover.intervals import booleans, difference_interval, mean_interval
+from debias_utils.discover.intervals import difference_interval, mean_interval
+from debias_utils.evaluate.compare import sign_flip_test
 
 SIZES = (16, 40, 100)
 
@@ -166,12 +168,63 @@ def test_missing_values_are_counted(values):
         (lambda: mean_interval([1, 2], confidence=95), "confidence must lie between 0 and 1, got 95"),
         (lambda: mean_interval([1, 2], support=(0, 1)), "values from 1 to 2 leave the support"),
         (lambda: mean_interval([1, 2], support=(3, 0)), "low < high"),
-        (lambda: booleans("missed", [True, None, False]), "missed has 1 missing values, the first at 1"),
-        (lambda: booleans("missed", [[0, 1], [np.nan, 1]]), r"the first at \(1, 0\)"),
-        (lambda: booleans("missed", [0.7, 1]), r"must be true or false \(or 1 and 0\), got 0.7"),
-        (lambda: booleans("missed", ["no", "yes"]), r"missed must be numbers \(or"),
     ],
 )
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_rounding_of_float32_is_no_spread():
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal(40)
+    equal, zeros = mean_interval([0.3] * 40), mean_interval([0] * 40)
+    assert mean_interval(0.3 + 1e-7 * noise) == pytest.approx(equal, abs=1e-6)
+    assert mean_interval([0] * 39 + [1e-7]) == pytest.approx(zeros, abs=1e-6)
+    assert mean_interval([0] * 39 + [-1e-7]) == pytest.approx(zeros, abs=1e-6)
+    assert mean_interval(700 + 1e-5 * noise)[1:] == pytest.approx(mean_interval([700] * 40)[1:], rel=1e-6)
+    x = rng.random(40)
+    assert difference_interval(x, x + 1e-8 * noise) == pytest.approx(difference_interval(x, x), abs=1e-6)
+    share = mean_interval(np.arange(40) < 12)
+    assert mean_interval((np.arange(40) < 12) + 1e-7 * noise) == pytest.approx(share, abs=1e-6)
+    assert mean_interval(1e-3 * noise)[2] < 1e-3  # small, but no rounding
+
+
+def test_differences_are_those_of_difference_interval():
+    """The sign-flip test says .06 and .125, and the interval that mean_interval gives for a share says far less."""
+    few, five = np.arange(40) < 4, np.arange(40) < 5
+    assert difference_interval(five, np.zeros(40)) == pytest.approx((0.125, 0.018, 0.337), abs=1e-3)
+    assert 0 < difference_interval(few, np.zeros(40))[1] < 0.01
+    assert sign_flip_test(five) == pytest.approx(0.0625, abs=0.01)
+    assert mean_interval(five)[1] > 0.05
+    assert "For paired samples use `difference_interval`" in mean_interval.__doc__.splitlines()[0]
+
+
+def test_masked_values_are_missing():
+    masked = np.ma.masked_array([0.0, 1, 1, 0, 99], mask=[0, 0, 0, 0, 1])
+    for call in (mean_interval, lambda x: difference_interval(np.zeros(5), x), lambda x: mean_interval(list(x))):
+        with pytest.raises(ValueError, match=r"got shape \(5,\) with 1 not finite, the first at 4"):
+            call(masked)
+    assert mean_interval(masked[:4]) == mean_interval([0, 1, 1, 0])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.int64, torch.bool])
+def test_tensors_of_any_kind(dtype):
+    x = torch.tensor([0, 1, 1, 0]).to(dtype)
+    x = x.requires_grad_() if x.is_floating_point() else x
+    assert mean_interval(x) == mean_interval([0, 1, 1, 0])
+    assert mean_interval(list(x)) == mean_interval([0, 1, 1, 0])
+    assert difference_interval(x, x) == difference_interval([0, 1, 1, 0], [0, 1, 1, 0])
+
+
+def test_a_support_in_any_form():
+    for x in ([0, 1, 1, 0], [1, 1, 1], [0.1, 0.2, 0.6]):
+        wanted = mean_interval(x, support=(0, 1))
+        for support in ([0, 1], np.array([0, 1]), torch.tensor([0.0, 1.0]), np.float32([0, 1])):
+            assert mean_interval(x, support=support) == wanted
+    for support in ([0, 1, 2], 3, (), (0, np.nan), ("a", "b"), (None, 1)):
+        with pytest.raises(ValueError, match="support"):
+            mean_interval([0, 1], support=support)
+    for confidence in (None, "0.95", np.array([0.9, 0.95])):
+        with pytest.raises(ValueError, match="confidence must lie between 0 and 1"):
+            mean_interval([0, 1], confidence=confidence)

@@ -1,5 +1,7 @@
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 
 from debias_utils.discover.intervals import mean_interval
 from debias_utils.discover.uncertainty import bootstrap, permutation_test, share_over_seeds, t_interval
@@ -42,7 +44,7 @@ def test_bootstrap_refuses_samples_that_are_not_pairs():
         bootstrap(later, np.zeros(4), np.array([0, 0, 0, 0, 0, 1, 1, 1]))
     with pytest.raises(ValueError, match=r"got \[\]"):
         bootstrap(later)
-    with pytest.raises(ValueError, match="sample 1 has 1 missing values, the first at 2"):
+    with pytest.raises(ValueError, match="sample 1 hold 1 NaN, the first at item 2"):
         bootstrap(later, np.zeros(4), np.array([0, 0, np.nan, 0]))
 
 
@@ -77,7 +79,7 @@ def test_t_interval_by_hand_and_its_coverage():
     rng = np.random.default_rng(6)
     inside = [low <= 0 <= high for _, low, high in (t_interval(rng.standard_normal(3)) for _ in range(1500))]
     assert np.mean(inside) == pytest.approx(0.95, abs=0.02)
-    with pytest.raises(ValueError, match="at least 2 values"):
+    with pytest.raises(ValueError, match="at least 2 finite values"):
         t_interval([1.0])
     with pytest.raises(ValueError, match="1 not finite, the first at 1"):
         t_interval([1.0, np.nan, 3.0])
@@ -141,17 +143,97 @@ def test_bad_input():
         permutation_test([True] * 4, [True] * 4)
     with pytest.raises(ValueError, match="no stratum has both"):
         permutation_test([True] * 4, [True, True, False, False], strata=[1, 1, 2, 2])
-    with pytest.raises(ValueError, match="need one length"):
+    with pytest.raises(ValueError, match=r"strata must be \(4,\), .* got \(3,\)"):
         permutation_test([True] * 4, [True, True, False, False], strata=[1, 1, 2])
-    with pytest.raises(ValueError, match="strata has 1 missing values, the first at 2"):
+    with pytest.raises(ValueError, match=r"strata hold 1 missing labels .*, the first at item 2"):
         permutation_test([True] * 4, [True, True, False, False], strata=["a", "a", None, "a"])
-    with pytest.raises(ValueError, match="missed has 1 missing values, the first at 0"):
+    with pytest.raises(ValueError, match="missed hold 1 NaN, the first at item 0"):
         permutation_test([np.nan, 1, 0, 0], [True, True, False, False])
-    with pytest.raises(ValueError, match="members must be true or false"):
+    with pytest.raises(ValueError, match=r"members must hold True or False, got 0\.2"):
         share_over_seeds(np.eye(3), [0.2, 1, 0])
-    with pytest.raises(ValueError, match=r"missed has 1 missing values, the first at \(1, 2\)"):
+    with pytest.raises(ValueError, match="missed hold 1 NaN, the first at row 1, column 2"):
         share_over_seeds([[0, 1, 1], [0, 0, np.nan]], np.ones(3))
     with pytest.raises(ValueError, match="nobody is misranked"):
         share_over_seeds(np.zeros((2, 3)), np.ones(3))
     with pytest.raises(ValueError, match="need missed"):
         share_over_seeds(np.zeros(3), np.ones(3))
+
+
+@pytest.mark.parametrize("missing", [np.nan, None, pd.NA])
+def test_a_stratum_is_not_missing(missing):
+    missed, members = [True, False, True, False], [True, True, False, False]
+    for strata in (["a", missing, "a", "a"], np.array(["a", missing, "a", "a"], object)):
+        with pytest.raises(ValueError, match=r"strata hold 1 missing labels .*, the first at item 1"):
+            permutation_test(missed, members, strata=strata)
+    mixed = np.array(["a", 1, "a", 1], object)
+    assert permutation_test(missed, members, strata=mixed) == permutation_test(missed, members, strata=[0, 1, 0, 1])
+
+
+def test_masked_values_are_missing():
+    masked = np.ma.masked_array([0.0, 1, 1, 0, 1], mask=[0, 0, 0, 0, 1])
+    members = np.arange(5) % 2 == 0
+    for call in (
+        lambda: bootstrap(np.median, masked),
+        lambda: t_interval(masked),
+        lambda: permutation_test(masked, members),
+        lambda: permutation_test(members, masked),
+        lambda: share_over_seeds(masked[None], members),
+        lambda: share_over_seeds([masked, masked], members),
+        lambda: share_over_seeds(members[None], masked),
+    ):
+        with pytest.raises(ValueError, match=r"(item 4|at 4|column 4)$"):
+            call()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_tensors_of_any_kind(dtype):
+    x = torch.tensor([0, 1, 1, 0, 1, 0], dtype=dtype, requires_grad=True)
+    plain, members = [0.0, 1, 1, 0, 1, 0], [0, 0, 1, 1, 0, 1]
+    assert bootstrap(np.median, x) == bootstrap(np.median, plain)
+    assert t_interval(x, support=np.array([0, 1])) == t_interval(plain, support=(0, 1))
+    assert t_interval(x[1:3], support=np.array([0, 1])) == t_interval([1, 1], support=(0, 1))
+    assert permutation_test(x, members) == permutation_test(plain, members)
+    assert share_over_seeds([x, x], members) == share_over_seeds([plain, plain], members)
+
+
+def test_rounding_is_no_spread_between_trainings():
+    assert t_interval([0.5, 0.5 + 1e-7, 0.5]) == pytest.approx(t_interval([0.5] * 3), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"confidence": 95}, "confidence must lie between 0 and 1, got 95"),
+        ({"confidence": np.nan}, "confidence must lie between"),
+        ({"repeats": 2.0}, "repeats must be a whole number of at least 1, got 2.0"),
+        ({"repeats": 0}, "repeats must be a whole number of at least 1, got 0"),
+    ],
+)
+def test_bootstrap_checks_its_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        bootstrap(np.median, [1.0, 2.0, 3.0], **options)
+
+
+def test_bootstrap_takes_finite_numbers_and_labels():
+    with pytest.raises(ValueError, match="sample 1 must be finite, got 1 infinite values, the first at item 2"):
+        bootstrap(lambda a, b: float(np.median(a + b)), [1.0, 2.0, 3.0], [1.0, 2.0, -np.inf])
+    x, groups = np.arange(40.0), np.repeat(["a", "b"], 20)
+
+    def apart(values, label):
+        return values[label == "b"].mean() - values[label == "a"].mean()
+
+    assert bootstrap(apart, x, groups) == bootstrap(apart, x, pd.Series(groups)) == bootstrap(apart, x, groups.tolist())
+    with pytest.raises(ValueError, match="sample 1 hold 1 missing labels"):
+        bootstrap(apart, x[:3], ["a", np.nan, "b"])
+    flags = np.arange(40) < 9  # whole numbers and bools stay what they are
+    assert bootstrap(lambda values, chosen: values[chosen].mean(), x, flags, repeats=50)[0] == 4
+
+
+@pytest.mark.parametrize("trainings", [1, 3])
+def test_one_member_more_never_lowers_the_limits(trainings):
+    missed = np.ones((trainings, 40), bool)
+    spans = [share_over_seeds(missed, np.arange(40) < k) for k in range(41)]
+    assert (np.diff([low for _, low, _ in spans]) >= -0.01).all()  # but for the bootstrap's own chance
+    assert (np.diff([high for _, _, high in spans]) >= -0.01).all()
+    assert spans[1][2] >= spans[0][2] == pytest.approx(1 - 0.025 ** (1 / 40))
+    assert spans[39][1] <= spans[40][1] == pytest.approx(0.025 ** (1 / 40))

@@ -3,6 +3,7 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from debias_utils.evaluate.compare import compare, holm, mean_interval, sign_flip_test
 
@@ -93,3 +94,28 @@ def test_mean_interval_is_the_one_of_the_book():
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_rounding_of_float32_is_no_difference():
+    y = np.random.default_rng(0).random(40)
+    x = y + 1e-8 * np.random.default_rng(1).random(40)  # all of one sign
+    assert sign_flip_test(x - y) == 1
+    assert sign_flip_test(1000 * np.ones(12) + 1e-3) == pytest.approx(2 / 2**12)
+
+
+def test_masks_and_half_precision_at_the_door():
+    masked = np.ma.masked_array([0.01, 0.02, 0.9], mask=[0, 0, 1])
+    with pytest.raises(ValueError, match="1 not finite, the first at 2"):
+        sign_flip_test(masked)
+    with pytest.raises(ValueError, match="hold 1 NaN, the first at 2"):
+        holm(masked)
+    found = torch.tensor([0.25, 0.5], dtype=torch.bfloat16, requires_grad=True)
+    assert holm(found).tolist() == [0.5, 0.5]
+    assert sign_flip_test(found) == 0.5
+
+
+def test_a_missing_measure_is_named():
+    table = people(a=0, b=0.1).astype({"shift": "Float64"})
+    table.iloc[3, 0] = pd.NA
+    with pytest.raises(ValueError, match="1 not finite, the first at 3"):
+        compare(table, [("a", "b")], ["shift"])

@@ -129,7 +129,7 @@ def test_rows_in_any_order_give_the_same(rows):
 def test_bad_input(rows):
     with pytest.raises(ValueError, match=r"need scores and shifts \(..., s\) alike"):
         least_shift([0.1, 0.2], [0.1], [0.1])
-    with pytest.raises(ValueError, match="must be finite"):
+    with pytest.raises(ValueError, match="scores hold 1 NaN, the first at item 1"):
         least_shift([0.1, np.nan], [0.1, 0.2], [0.1])
     with pytest.raises(ValueError, match="unknown measure 'height'"):
         compare_curves(rows, "height", "before")
@@ -144,3 +144,15 @@ def test_bad_input(rows):
     apart = rows.assign(occupation_score=rows["occupation_score"] + (rows["method"] == "better"))
     with pytest.raises(ValueError, match=r"share no occupation score: one begins at 1\.300"):
         compare_curves(apart, "gender_shift", "before")
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_masked_and_infinite_points_are_refused(place):
+    points = [[0.1, 0.2], [0.1, 0.2], [0.1, 0.2]]
+    name = ("scores", "shifts", "asked")[place]
+    for bad, message in (
+        (np.ma.masked_array([0.1, 99], mask=[0, 1]), "hold 1 NaN, the first at item 1"),
+        ([0.1, np.inf], "must be finite, got 1 infinite values, the first at item 1"),
+    ):
+        with pytest.raises(ValueError, match=f"{name} {message}"):
+            least_shift(*points[:place], bad, *points[place + 1 :])

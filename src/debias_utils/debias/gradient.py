@@ -97,7 +97,7 @@ def debias_latent(
 
     Args:
         latent: (n, ...) the start, tensor or array, such as the styles of the biased edit, or those of the text-debiased one.
-            Half precision becomes float32.
+            Half precision becomes float32; whole numbers in lists and arrays, but not in tensors, become float64.
         decode: (latent (m, ...), index (m,)) -> (m, 3, h, w) pictures, nominally in [0, 1]; index, int64 on the CPU, tells
             which rows of the batch they are, for what the decoder needs of each image beside the latent.
         losses: {name: loss(images, index) -> (m,)}, see `debias_utils.debias.losses`.
@@ -274,14 +274,15 @@ def _rate(step: int, steps: int, warmup: float, decay: float) -> float:
 
 
 def _check_latent(latent: Any) -> torch.Tensor:
-    given = latent if isinstance(latent, torch.Tensor) else torch.as_tensor(np.array(latent))
-    if given.ndim < 2 or len(given) == 0 or not given.is_floating_point():
-        raise ValueError(f"need at least one latent, (n, ...) floats, got {tuple(given.shape)} {given.dtype}")
+    given = floats("latent", latent).detach()
+    if given.ndim < 2 or len(given) == 0 or (isinstance(latent, torch.Tensor) and not latent.is_floating_point()):
+        dtype = getattr(latent, "dtype", given.dtype)
+        raise ValueError(f"need at least one latent, (n, ...) floats, got {tuple(given.shape)} {dtype}")
     broken = ~given.isfinite()
     if broken.any():
         rows = broken.flatten(1).any(dim=1).nonzero()[:, 0].tolist()
         raise ValueError(f"latent holds NaN or infinity in rows {rows}, {int(broken.sum())} of {given.numel()} values")
-    return at_least_float32(given.detach())  # Adam's steps would be lost in half precision
+    return at_least_float32(given)  # Adam's steps would be lost in half precision
 
 
 def _check_betas(betas: Mapping[str, float], losses: Mapping[str, LossFunction], n: int) -> dict[str, float]:

@@ -20,7 +20,8 @@ from torch.nn import functional as F
 
 from ..models.align import ARCFACE, align_faces, check_landmarks, missing_faces
 from ..models.clip import Clip
-from ..models.pictures import at_least_float32, check_pictures, check_same_size, check_tensor, fit, like
+from ..models.pictures import check_pictures, check_same_size, check_tensor, fit, to_match
+from ..tensors import at_least_float32
 
 Features = Callable[[torch.Tensor], Sequence[torch.Tensor]]
 
@@ -61,7 +62,7 @@ def clip_loss(clip: Clip, text: torch.Tensor) -> Loss:
 
     def loss(images: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         embeddings = clip.encode_image(images)  # (m, d) of length 1
-        return 1 - (embeddings * like(text if text.ndim == 1 else text[index], embeddings)).sum(dim=-1)
+        return 1 - (embeddings * to_match(text if text.ndim == 1 else text[index], embeddings)).sum(dim=-1)
 
     return Loss(loss, rows=None if text.ndim == 1 else len(text))
 
@@ -210,6 +211,6 @@ class _ToOriginals:
                 self.kept = [feature[same.int().argmax(dim=1)] for feature in self.kept]
             else:
                 with torch.no_grad():
-                    self.kept = self.features(like(self.originals[index], images), index)
+                    self.kept = self.features(to_match(self.originals[index], images), index)
             self.index = index
         return self.distance(self.kept, self.features(images, index))

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..models.clip import Clip
-from ..models.pictures import check_pictures, check_tensor, like
+from ..models.pictures import check_pictures, check_tensor, to_match
 
 
 class Heatmaps(NamedTuple):
@@ -122,4 +122,4 @@ def heat_shares(maps: torch.Tensor, masks: dict[str, torch.Tensor]) -> dict[str,
     for part, mask in parts.items():
         if mask.shape != maps.shape:
             raise ValueError(f"the mask of {part!r} has shape {tuple(mask.shape)}, the maps have {tuple(maps.shape)}")
-    return {part: (maps * like(mask, maps)).sum(dim=(1, 2)) / total for part, mask in parts.items()}
+    return {part: (maps * to_match(mask, maps)).sum(dim=(1, 2)) / total for part, mask in parts.items()}

@@ -7,18 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays import array, booleans, labels, numbers
 from ..errors import check_positive
-from .intervals import (
-    SAME,
-    booleans,
-    check_confidence,
-    check_none_missing,
-    check_support,
-    equal_limits,
-    finite_values,
-    mean_interval,
-    support_of,
-)
+from .intervals import check_confidence, check_support, equal_limits, finite_values, mean_interval, rounding, support_of
 
 
 def bootstrap(statistic: Callable[..., Any], *samples: Any, confidence: float = 0.95, repeats: int = 1000, seed: int = 0):
@@ -30,34 +21,43 @@ def bootstrap(statistic: Callable[..., Any], *samples: Any, confidence: float = 
 
     Args:
         statistic: takes as many arrays as there are samples, returns a float.
-        samples: (n, ...) arrays of one length, row i of each belonging to the same picture.
+        samples: (n, ...) finite numbers, or (n,) labels; of one length, row i of each belonging to the same picture.
 
     Returns:
         (estimate, low, high).
 
     Raises:
-        ValueError: no samples, samples of different lengths, fewer than 2 rows, missing values.
+        ValueError: no samples, samples of different lengths, fewer than 2 rows, missing or infinite values.
     """
     from scipy.stats import bootstrap as scipy_bootstrap
 
-    arrays = [np.asarray(sample) for sample in samples]
-    lengths = [len(array) if array.ndim else 0 for array in arrays]
+    check_confidence(confidence)
+    check_positive("repeats", repeats)
+    arrays = [_sample(f"sample {i}", sample) for i, sample in enumerate(samples)]
+    lengths = [len(x) if x.ndim else 0 for x in arrays]
     if len(set(lengths)) != 1 or lengths[0] < 2:
         raise ValueError(f"samples are paired: they need one length of at least 2, got {lengths}")
-    for i, array in enumerate(arrays):
-        check_none_missing(f"sample {i}", array)
     n = lengths[0]
     if statistic is np.mean and len(arrays) == 1 and arrays[0].ndim == 1:
         return mean_interval(arrays[0], confidence=confidence, repeats=repeats, seed=seed)
 
     def of_rows(rows: np.ndarray) -> float:
-        return statistic(*(array[rows] for array in arrays))
+        return statistic(*(x[rows] for x in arrays))
 
     interval = scipy_bootstrap(
         (np.arange(n),), of_rows, vectorized=False, n_resamples=repeats, confidence_level=confidence,
         method="percentile", rng=np.random.default_rng(seed),
     ).confidence_interval  # fmt: skip
     return float(of_rows(np.arange(n))), float(interval.low), float(interval.high)
+
+
+def _sample(name: str, sample: Any) -> np.ndarray:
+    """Numbers without a missing or infinite one, or (n,) labels without a missing one."""
+    x = array(sample)
+    if x.dtype.kind in "biufc" or (x.dtype.kind == "O" and not any(isinstance(value, str) for value in x.ravel().tolist())):
+        return numbers(name, x, finite=True)
+    labels(name, sample)
+    return x
 
 
 def share_over_seeds(missed: Any, members: Any, *, confidence: float = 0.95, repeats: int = 4000, seed: int = 0):
@@ -69,7 +69,8 @@ def share_over_seeds(missed: Any, members: Any, *, confidence: float = 0.95, rep
 
     A resample without a misrank has no share and is left out: the interval is one of the share given that somebody is misranked,
     and that of the rest mirrors it. Where all of the misranked are members, or none, no resample can say otherwise: the limit is
-    then the exact one for as many people as are misranked by any training (see `intervals.equal_limits`).
+    then the exact one for as many people as are misranked by any training (see `intervals.equal_limits`). Where nearly all or
+    nearly none are, it is no nearer than that.
 
     Args:
         missed: (s, n) bool, misranked by training s. members: (n,) bool.
@@ -88,8 +89,9 @@ def share_over_seeds(missed: Any, members: Any, *, confidence: float = 0.95, rep
     if not missed.any():
         raise ValueError("nobody is misranked: the share is not defined")
     tail, estimate = (1 - confidence) / 2, float((missed @ members.astype(float)).sum() / missed.sum())
+    different = int(missed.any(axis=0).sum())
     if estimate in (0, 1):
-        return estimate, *equal_limits(estimate, int(missed.any(axis=0).sum()), tail, 0.0, 1.0)
+        return estimate, *equal_limits(estimate, different, tail, 0.0, 1.0)
     rng, (s, n) = np.random.default_rng(seed), missed.shape
     trainings = rng.multinomial(s, np.full(s, 1 / s), size=repeats)  # (repeats, s)
     people = rng.multinomial(n, np.full(n, 1 / n), size=repeats)  # (repeats, n)
@@ -97,7 +99,8 @@ def share_over_seeds(missed: Any, members: Any, *, confidence: float = 0.95, rep
     total = weight.sum(axis=1)
     shares = (weight @ members)[total > 0] / total[total > 0]
     low, high = np.quantile(shares, [tail, 1 - tail])
-    return estimate, float(low), float(high)
+    least, most = equal_limits(1, different, tail, 0.0, 1.0)[0], equal_limits(0, different, tail, 0.0, 1.0)[1]
+    return estimate, float(min(low, least)), float(max(high, most))
 
 
 def t_interval(
@@ -119,14 +122,12 @@ def t_interval(
     """
     from scipy.stats import t
 
-    if np.ndim(values) != 1 or np.size(values) < 2:
-        raise ValueError(f"an interval needs at least 2 values, got shape {np.shape(values)}")
     x = finite_values(values)
     check_confidence(confidence)
     n, mean, tail = len(x), float(x.mean()), (1 - confidence) / 2
     bottom, top = (-np.inf, np.inf) if support is None else check_support(x, support)
-    if np.ptp(x) <= SAME:
-        return mean, *equal_limits(mean, n, tail, *(support or support_of(x)))
+    if np.ptp(x) <= rounding(x):
+        return mean, *equal_limits(mean, n, tail, *(support_of(x) if support is None else (bottom, top)))
     half = float(x.std(ddof=1) / np.sqrt(n) * t.ppf(1 - tail, n - 1))
     return mean, max(mean - half, bottom), min(mean + half, top)
 
@@ -148,11 +149,9 @@ def permutation_test(missed: Any, members: Any, *, strata: Any = None, repeats: 
     """
     missed, members = booleans("missed", missed), booleans("members", members)
     check_positive("repeats", repeats)
-    strata = np.zeros(len(missed), int) if strata is None else np.asarray(strata)
-    if missed.ndim != 1 or members.shape != missed.shape or strata.shape != missed.shape:
-        raise ValueError(f"missed, members and strata need one length, got {missed.shape}, {members.shape} and {strata.shape}")
-    check_none_missing("strata", strata)
-    strata = np.unique(strata, return_inverse=True)[1]
+    if missed.ndim != 1 or members.shape != missed.shape:
+        raise ValueError(f"missed and members need one length, (n,), got {missed.shape} and {members.shape}")
+    strata = labels("strata", np.zeros(len(missed), int) if strata is None else strata, n=len(missed))[1]
     if members.all() or not members.any():
         raise ValueError(f"a comparison needs members and others, got {members.sum()} members of {members.size}")
     rng = np.random.default_rng(seed)

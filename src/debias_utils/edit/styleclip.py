@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..arrays import array, booleans, numbers
 from ..tensors import at_least_float32, check_finite, check_whole, floats, is_number, like
 
 if TYPE_CHECKING:
@@ -172,11 +173,15 @@ def edit(styles: Any, direction: Any, *, alpha: float, low: Any = None, high: An
 
 def check_channels(channels: Any, of: torch.Tensor) -> torch.Tensor:
     """The bool mask as a tensor (S,); ``ValueError`` unless it is one, as long as the last dimension of `of`."""
-    mask = torch.as_tensor(channels)
-    if mask.dtype != torch.bool or mask.shape != of.shape[-1:]:
-        shape = tuple(mask.shape)
-        raise ValueError(f"channels must be (S,) bool with S = {of.shape[-1]}, got {shape} {mask.dtype}")
-    return mask
+    mask = array(channels)
+    if mask.dtype.kind in "fO":
+        numbers("channels", mask)  # says how many are missing
+    if mask.dtype.kind == "O":
+        mask = booleans("channels", mask)
+    if mask.dtype.kind != "b" or mask.shape != of.shape[-1:]:
+        dtype = getattr(channels, "dtype", mask.dtype)
+        raise ValueError(f"channels must be (S,) bool with S = {of.shape[-1]}, got {mask.shape} {dtype}")
+    return torch.tensor(mask)
 
 
 def _one_text(relevance: Any) -> torch.Tensor:

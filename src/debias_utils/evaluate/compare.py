@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..discover.intervals import SAME, difference_interval, finite_values, mean_interval, to_floats
+from ..arrays import numbers
+from ..discover.intervals import difference_interval, finite_values, mean_interval, rounding
 from ..errors import check_choice, check_positive
 
 __all__ = ["compare", "holm", "mean_interval", "sign_flip_test"]
@@ -18,8 +19,8 @@ def sign_flip_test(differences: Any, *, repeats: int = 9999, seed: int = 0) -> f
     """Two-sided p-value of a paired permutation test: under the null, a difference is as likely as its negative.
 
     Args:
-        differences: (n,), one for each person; those below 1e-12 are rounding, and count as 0. repeats: random sign flips; all
-            2^n where those are fewer.
+        differences: (n,), one for each person; those below 1e-6 (of the largest, if that is above 1) are rounding, and count
+            as 0. repeats: random sign flips; all 2^n where those are fewer.
 
     Raises:
         ValueError: as `mean_interval`.
@@ -27,7 +28,7 @@ def sign_flip_test(differences: Any, *, repeats: int = 9999, seed: int = 0) -> f
     from scipy.stats import permutation_test
 
     x = finite_values(differences)
-    x = np.where(np.abs(x) <= SAME, 0, x)
+    x = np.where(np.abs(x) <= rounding(x), 0, x)
     check_positive("repeats", repeats)
     found = permutation_test(
         (x,), lambda d, axis: d.mean(axis=axis), permutation_type="samples", vectorized=True, n_resamples=repeats,
@@ -45,7 +46,7 @@ def holm(p_values: Any) -> np.ndarray:
     Raises:
         ValueError: other values; NaN, with how many and where the first is.
     """
-    p = to_floats("p-values", p_values)
+    p = numbers("p-values", p_values, missing=True).astype(float)
     missing = np.argwhere(np.isnan(p))
     if len(missing):
         raise ValueError(f"p-values (m,) hold {len(missing)} NaN, the first at {missing[0][0]}")
@@ -84,7 +85,7 @@ def compare(by_person: pd.DataFrame, pairs: Iterable[tuple[str, str]], measures:
             raise ValueError(f"{method!r} and {other!r} have nobody in common")
         for measure in measures:
             check_choice("measure", measure, by_person.columns)
-            x, y = both[measure].to_numpy(float), both[f"{measure} of other"].to_numpy(float)
+            x, y = (numbers(measure, both[name], missing=True).astype(float) for name in (measure, f"{measure} of other"))
             interval = difference_interval(x, y, seed=seed)
             rows.append((method, other, measure, len(both), *interval, sign_flip_test(x - y, seed=seed)))
     table = pd.DataFrame(rows, columns=["method", "other", "measure", "n", "difference", "low", "high", "p"])

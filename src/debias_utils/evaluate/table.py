@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from ..discover.intervals import mean_interval
 from ..errors import check_choice
-from .compare import mean_interval
 from .names import BEFORE, GRADIENT, INSTRUCT, STYLECLIP, TEXT
 
 COLUMNS = (BEFORE, TEXT, GRADIENT)

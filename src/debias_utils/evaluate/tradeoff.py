@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..arrays import floats
+from ..discover.intervals import mean_interval
 from ..errors import check_choice, check_positive
-from .compare import mean_interval, sign_flip_test
+from .compare import sign_flip_test
 from .table import summary
 
 SCORE = "occupation_score"
@@ -30,11 +32,9 @@ def least_shift(scores: Any, shifts: Any, asked: Any) -> np.ndarray:
     Raises:
         ValueError: shapes that differ, no points, values that are not finite.
     """
-    x, y, q = (np.asarray(v, float) for v in (scores, shifts, asked))
+    x, y, q = (floats(name, v).astype(float) for name, v in (("scores", scores), ("shifts", shifts), ("asked", asked)))
     if x.shape != y.shape or x.ndim < 1 or x.shape[-1] < 1 or q.ndim < 1:
         raise ValueError(f"need scores and shifts (..., s) alike and asked (..., q), got {x.shape}, {y.shape} and {q.shape}")
-    if not (np.isfinite(x).all() and np.isfinite(y).all() and np.isfinite(q).all()):
-        raise ValueError("scores, shifts and what is asked must be finite")
     q = q[..., None, :]
     best = np.where(x[..., None] >= q, y[..., None], np.inf).min(axis=-2)  # over (..., s, q)
     x0, x1, y0, y1 = (v[..., None] for v in (x[..., :-1], x[..., 1:], y[..., :-1], y[..., 1:]))

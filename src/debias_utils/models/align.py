@@ -9,7 +9,8 @@ import torch
 from torch.nn import functional as F
 
 from ..errors import check_positive
-from .pictures import at_least_float32, check_tensor, like
+from ..tensors import at_least_float32
+from .pictures import check_tensor, to_match
 
 # insightface's template for 112 x 112 crops, (x, y): left eye, right eye, nose, left and right corner of the mouth, left and
 # right as the viewer has them
@@ -65,7 +66,7 @@ def align_faces(images: torch.Tensor, landmarks: torch.Tensor, *, size: int = 11
     if images.ndim != 4:
         raise ValueError(f"need pictures (n, 3, h, w), got {tuple(images.shape)}")
     images = at_least_float32(images)
-    points = like(check_landmarks(landmarks, len(images)), images)
+    points = to_match(check_landmarks(landmarks, len(images)), images)
     if not bool(points.isfinite().all()):
         raise ValueError(f"no landmarks in rows {missing_faces(landmarks)}: leave these pictures out")
     template = points.new_tensor(ARCFACE) * (size / 112)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from .. import assets
 from .loading import packaged
-from .pictures import like
+from .pictures import to_match
 
 
 class ConvNet(nn.Module):
@@ -43,7 +43,7 @@ class ConvNet(nn.Module):
         """The four stages' feature maps, (n, c, h, w) each, of pictures (n, 3, s, s) in [0, 1]."""
         if images.shape[1:] != (3, self.image_size, self.image_size):
             raise ValueError(f"need pictures (n, 3, {self.image_size}, {self.image_size}), got {tuple(images.shape)}")
-        x, maps = 2.0 * like(images, self.head.weight) - 1.0, []
+        x, maps = 2.0 * to_match(images, self.head.weight) - 1.0, []
         for stage in self.stages:
             x = stage(x)
             maps.append(x)

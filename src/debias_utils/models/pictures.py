@@ -33,7 +33,7 @@ def check_tensor(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a float tensor, got {got}; torch.as_tensor(...) makes one of an array")
 
 
-def like(x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+def to_match(x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """`x` in the precision and on the device of `other`; precision first, since Apple's GPUs have no float64."""
     return x.to(other.dtype).to(other.device)
 
@@ -49,10 +49,5 @@ def fit(images: torch.Tensor, *owners: Any) -> torch.Tensor:
         parameters = module.parameters() if isinstance(module, nn.Module) else [owner] if isinstance(owner, torch.Tensor) else []
         for parameter in parameters:
             if parameter.is_floating_point():
-                return like(images, parameter)
+                return to_match(images, parameter)
     return images
-
-
-def at_least_float32(x: torch.Tensor) -> torch.Tensor:
-    """Half precision widened, in which norms underflow and places are a quarter of a pixel off."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))

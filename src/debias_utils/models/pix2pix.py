@@ -20,9 +20,10 @@ from torch import nn
 
 from .. import assets
 from ..errors import check_positive
+from ..tensors import at_least_float32
 from .clip import TEMPLATES, check_texts, fill_templates
 from .loading import check_loaded, packaged_names
-from .pictures import at_least_float32, check_pictures, like
+from .pictures import check_pictures, to_match
 
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
@@ -173,7 +174,7 @@ class Pix2Pix(nn.Module):
             nearest = " x ".join(str(max(1, round(side / self.factor)) * self.factor) for side in sides)
             size = " x ".join(map(str, sides))
             raise ValueError(f"the VAE takes heights and widths that are multiples of {self.factor}, got {size}; near: {nearest}")
-        batches = (2 * like(images, self.unet.conv_in.weight) - 1).split(int(batch_size))
+        batches = (2 * to_match(images, self.unet.conv_in.weight) - 1).split(int(batch_size))
         return torch.cat([at_least_float32(self.vae.encode(b).latent_dist.mode()) for b in batches])
 
     def predict_noise(
