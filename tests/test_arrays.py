@@ -1,3 +1,5 @@
+from collections import deque
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -74,3 +76,24 @@ def test_whole_numbers_stay_whole_and_finite():
     assert numbers("x", [1, 2], finite=True).dtype.kind == "i"
     with pytest.raises(ValueError, match="x must be finite, got 1 infinite values, the first at item 1"):
         numbers("x", [1, np.inf], finite=True)
+
+
+@pytest.mark.parametrize("kind", ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint64"])
+def test_labels_far_apart_are_those_of_numpy_in_every_whole_type(kind):
+    info = np.iinfo(kind)
+    for low, high in ((info.min, info.max), (info.max // 2, info.max), (info.max - 3, info.max)):
+        x = np.array([high, low, low, high] * 10 + [low], kind)
+        if int(high) - int(low) < 2**16:
+            x = np.tile(x, 2**11)  # more labels than numbers between them
+        names, codes = labels("x", x)
+        unique, expected = np.unique(x, return_inverse=True)
+        assert names == unique.tolist()
+        assert np.array_equal(codes, expected)
+
+
+def test_labels_of_any_sequence():
+    assert labels("x", deque(["b", "a", "b"]))[0] == ["a", "b"]
+    with pytest.raises(ValueError, match="x hold 1 missing labels .* at item 1"):
+        labels("x", deque(["a", np.nan, "b"]))
+    with pytest.raises(ValueError, match="x must be words, numbers or the like, .*unhashable type: 'dict'"):
+        labels("x", [{}, {"a": 1}])

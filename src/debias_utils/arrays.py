@@ -92,11 +92,11 @@ def labels(name: str, values: Any, *, n: int | None = None) -> tuple[list[Any], 
         name: what to call them in errors. values: (n,), such as a list, an array or a column. n: how many there must be.
 
     Raises:
-        ValueError: something missing, another shape.
+        ValueError: something missing, another shape, objects that cannot be looked up, such as lists.
     """
     x = array(values)
     # A list of words with something missing would become an array of words, one of which is "nan".
-    if x.dtype.kind == "T" or (x.dtype.kind in "US" and isinstance(values, (list, tuple))):
+    if x.dtype.kind == "T" or (x.dtype.kind in "US" and not hasattr(values, "dtype")):
         x = np.array(values, dtype=object)
     if x.ndim != 1 or (n is not None and len(x) != n):
         wanted = f"({'n' if n is None else n},), one label for each {'row' if n is None else 'score'}"
@@ -106,10 +106,12 @@ def labels(name: str, values: Any, *, n: int | None = None) -> tuple[list[Any], 
     missing = np.isnan(x) if x.dtype.kind in "fc" else np.isnat(x) if x.dtype.kind in "mM" else np.zeros(0, bool)
     if missing.any():
         raise _missing_labels(name, missing)
-    if x.dtype.kind in "iu" and x.size and int(x.max()) - (low := int(x.min())) < x.size:  # counting is faster than sorting
-        counts = np.bincount(x - x.dtype.type(low))
+    low, high = (int(x.min()), int(x.max())) if x.dtype.kind in "iu" and x.size else (0, 2**63)
+    if high - low < x.size and high < 2**63:  # counting is faster than sorting
+        above = x.astype(np.int64) - low  # differences of short types overflow
+        counts = np.bincount(above)
         found = np.flatnonzero(counts)
-        codes = (np.cumsum(counts > 0) - 1)[x - x.dtype.type(low)]
+        codes = (np.cumsum(counts > 0) - 1)[above]
         return (found + low).tolist(), codes
     unique, codes = np.unique(x, return_inverse=True)
     return list(unique) if x.dtype.kind in "mM" else unique.tolist(), codes
@@ -118,7 +120,10 @@ def labels(name: str, values: Any, *, n: int | None = None) -> tuple[list[Any], 
 def _object_labels(name: str, x: np.ndarray) -> tuple[list[Any], np.ndarray]:
     # A look-up finds equal labels where sorting does not: NaN, NA and labels of several types cannot be put in order.
     items = x.tolist()
-    unique = list(dict.fromkeys(items))
+    try:
+        unique = list(dict.fromkeys(items))
+    except TypeError as error:
+        raise ValueError(f"{name} must be words, numbers or the like, that can be told apart: {error}") from error
     if any(is_missing(value) for value in unique):
         raise _missing_labels(name, np.array([is_missing(value) for value in items]))
     try:

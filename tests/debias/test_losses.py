@@ -169,6 +169,8 @@ def test_a_real_clip_in_float32_and_under_autocast(clip, world):
     [
         (lambda: clip_loss(Linear(0), torch.zeros(6)), "rows of length 0"),
         (lambda: clip_loss(Linear(0), torch.full((2, 6), torch.nan)), "without NaN"),
+        (lambda: clip_loss(Linear(0), torch.tensor([1, torch.inf, 1, 1, 1, 1])), r"text holds 1 NaN or infinite values .* \[1\]"),
+        (lambda: clip_loss(Linear(0), torch.full((6,), 1e30)), "the length of text holds 1 NaN or infinite"),
         (lambda: clip_loss(Linear(0), torch.ones(1, 2, 6)), r"got shape \(1, 2, 6\)"),
         (lambda: identity_loss(Linear(0).encode_image, 255 * pictures(2)), r"must lie in \[0, 1\], got values from .* to 25"),
         (
@@ -262,6 +264,8 @@ def test_generated_and_original_pictures_have_one_size(with_landmarks):
 
 def test_arrays_are_named_where_tensors_are_meant(clip):
     for call, message in [
+        (lambda: clip_loss(clip, torch.ones(7)), r"length of CLIP's embeddings, 128, got shape \(7,\)"),
+        (lambda: clip_loss(clip, torch.ones(2, 1)), r"length of CLIP's embeddings, 128, got shape \(2, 1\)"),
         (lambda: clip_loss(clip, np.ones(128)), "text must be a float tensor, got ndarray"),
         (lambda: clip_loss(clip, torch.ones(128, dtype=torch.int64)), "text must be a float tensor, got torch.int64"),
         (lambda: perceptual_loss(Perceptual(convolutions()), pictures(2).numpy()), "originals as a float tensor .* got ndarray"),

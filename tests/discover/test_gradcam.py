@@ -140,6 +140,10 @@ def test_placement_is_what_torchvision_does(clip):
         (np.zeros((1, 3, 64, 64), np.float32), torch.ones(128), "float tensor .* got ndarray"),
         (torch.zeros(2, 3, 64, 64), np.ones(128), "text must be a float tensor, got ndarray"),
         (torch.zeros(2, 3, 64, 64), torch.ones(3, 128), r"text must be \(d,\) or \(2, d\), .* got \(3, 128\)"),
+        (torch.zeros(2, 3, 64, 64), torch.full((128,), torch.nan), "text holds 128 NaN or infinite values of 128"),
+        (torch.zeros(2, 3, 64, 64), torch.full((2, 128), torch.inf), "text holds 256 NaN or infinite"),
+        (torch.zeros(2, 3, 64, 64), torch.ones(7), r"length of toonville.* embeddings, 128, got \(7,\)"),
+        (torch.zeros(2, 3, 64, 64), torch.ones(1), r"embeddings, 128, got \(1,\)"),
         (torch.full((2, 3, 64, 64), 255.0), torch.ones(128), "got values from 255"),
     ],
 )
@@ -148,6 +152,24 @@ def test_bad_input(clip, images, text, message):
         gradcam(clip, images, text)
     with pytest.raises(ValueError, match=r"mask of 'face' has shape \(64, 64\), the maps have \(2, 64, 64\)"):
         heat_shares(torch.ones(2, 64, 64), {"face": torch.ones(64, 64)})
+
+
+@pytest.mark.parametrize(
+    ("maps", "mask", "message"),
+    [
+        (torch.ones(2, 4, 4), np.full((2, 4, 4), 255, np.uint8), r"the mask of 'face' must lie in \[0, 1\], got .* 255"),
+        (torch.ones(2, 4, 4), torch.full((2, 4, 4), torch.nan), "the mask of 'face' must lie in .* nan"),
+        (torch.ones(2, 4, 4), -torch.ones(2, 4, 4), "the mask of 'face' must lie in"),
+        (torch.full((2, 4, 4), torch.nan), torch.ones(2, 4, 4), "maps must be .* finite and at least 0, .* nan"),
+        (-torch.ones(2, 4, 4), torch.ones(2, 4, 4), "maps must be .* at least 0, .* -1"),
+    ],
+)
+def test_shares_of_what_is_no_mask_or_no_heat(maps, mask, message):
+    with pytest.raises(ValueError, match=message):
+        heat_shares(maps, {"face": mask})
+    for mask in (np.eye(4, dtype=np.uint8), np.eye(4, dtype=bool), torch.eye(4).half()):  # any type that holds 0 and 1
+        masks = torch.as_tensor(mask).expand(2, -1, -1)
+        assert heat_shares(torch.ones(2, 4, 4), {"face": masks})["face"].tolist() == [0.25, 0.25]
 
 
 def test_any_precision_is_explained_alike(clip, world):

@@ -225,7 +225,7 @@ def test_detached_coefficients_of_v_give_every_call_the_same_say(pix2pix, kind, 
     assert say.max() < 1.3 * say.min()
     epsilon = copy.deepcopy(made)
     epsilon.register_to_config(prediction_type="epsilon")
-    if zero_snr and kind == "DDIMScheduler":
+    if zero_snr:
         with pytest.raises(ValueError, match="tells nothing of the picture at timestep 999"):
             detached_coefficients(epsilon)
     else:
@@ -461,6 +461,22 @@ def test_bad_options(pix2pix, people16, options, message):
         options = {**options, "scheduler": pix2pix.scheduler}
     with pytest.raises(ValueError, match=message):
         Sampler(pix2pix, people16, **options)
+
+
+@pytest.mark.parametrize(
+    "name", ["DDIMScheduler", "EulerDiscreteScheduler", "UniPCMultistepScheduler", "DPMSolverMultistepScheduler"]
+)
+@pytest.mark.parametrize("way", [None, "detached", "full"])
+@pytest.mark.parametrize("spacing", ["trailing", "leading"])
+def test_predicted_noise_at_zero_terminal_snr_is_refused_whatever_the_scheduler_writes_for_0(
+    pix2pix, people16, name, way, spacing
+):
+    options = {"rescale_betas_zero_snr": True, "timestep_spacing": spacing, "clip_sample": False}
+    kind = getattr(diffusers, name).from_config(pix2pix.scheduler.config, prediction_type="epsilon", **options)
+    with pytest.raises(ValueError, match="must predict v|noise tells nothing of the picture"):
+        Sampler(pix2pix, people16, steps=4, scheduler=kind, gradient=way)
+    kind = getattr(diffusers, name).from_config(pix2pix.scheduler.config, prediction_type="v_prediction", **options)
+    assert Sampler(pix2pix, people16, steps=4, scheduler=kind, gradient=way).calls >= 4
 
 
 def test_bad_calls(pix2pix, people16, condition):

@@ -103,9 +103,9 @@ def test_bad_input():
             call()
 
 
-def test_crops_of_insightface(shared):
+def test_crops_of_insightface(fixtures):
     """Landmarks that no similarity fits exactly, pictures up to 1.3 pixels for one of the crop."""
-    given = np.load(shared / "arcface_onnx" / "reference.npz")
+    given = np.load(fixtures / "arcface" / "crops.npz")
     landmarks = torch.from_numpy(given["align_landmarks"]).double()
     assert np.allclose(similarity(landmarks, TEMPLATE.expand_as(landmarks)).numpy(), given["align_matrix"], atol=1e-4)
     picture = torch.from_numpy(given["align_picture_bgr"]).permute(2, 0, 1)[None].double()

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from ..models.align import ARCFACE, align_faces, check_landmarks, missing_faces
 from ..models.clip import Clip
 from ..models.pictures import check_pictures, check_same_size, check_tensor, fit, to_match
-from ..tensors import at_least_float32
+from ..tensors import at_least_float32, check_finite
 
 Features = Callable[[torch.Tensor], Sequence[torch.Tensor]]
 
@@ -53,12 +53,18 @@ def clip_loss(clip: Clip, text: torch.Tensor) -> Loss:
         text: (d,) one text embedding for all pictures, or (n, d) one for each row; any length but 0.
 
     Raises:
-        ValueError: text is of another shape, holds NaN or has length 0.
+        ValueError: text is of another shape or length than CLIP's embeddings, is not finite or has length 0.
     """
     check_tensor("text", text)
-    if text.ndim not in (1, 2) or not bool((text.norm(dim=-1) > 0).all()):  # also false for NaN
+    text = at_least_float32(text.detach())
+    if text.ndim not in (1, 2) or not bool((text.norm(dim=-1) > 1e-12).all()):  # also false for NaN
         raise ValueError(f"text must be (d,) or (n, d) without NaN or rows of length 0, got shape {tuple(text.shape)}")
-    text = F.normalize(at_least_float32(text.detach()), dim=-1)
+    check_finite("text", text)
+    check_finite("the length of text", text.norm(dim=-1))
+    width = getattr(clip, "embed_dim", text.shape[-1])  # anything with an `encode_image` will do
+    if text.shape[-1] != width:
+        raise ValueError(f"text must have the length of CLIP's embeddings, {width}, got shape {tuple(text.shape)}")
+    text = F.normalize(text, dim=-1)
 
     def loss(images: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         embeddings = clip.encode_image(images)  # (m, d) of length 1

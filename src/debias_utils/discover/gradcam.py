@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from ..models.clip import Clip
 from ..models.pictures import check_pictures, check_tensor, to_match
+from ..tensors import check_finite, floats
 
 
 class Heatmaps(NamedTuple):
@@ -56,7 +57,7 @@ def gradcam(clip: Clip, images: torch.Tensor, text: torch.Tensor, *, layer: nn.M
         `Heatmaps` of the pictures' size, bilinear between the cells of the layer's grid, 0 beyond the crop that CLIP sees.
 
     Raises:
-        ValueError: pictures as in `Clip.encode_image`; a text of another shape.
+        ValueError: pictures as in `Clip.encode_image`; a text of another shape or length, or that is not finite.
     """
     from pytorch_grad_cam.activations_and_gradients import ActivationsAndGradients
 
@@ -64,6 +65,13 @@ def gradcam(clip: Clip, images: torch.Tensor, text: torch.Tensor, *, layer: nn.M
     check_tensor("text", text)
     if text.ndim not in (1, 2) or (text.ndim == 2 and len(text) not in (1, len(images))):
         raise ValueError(f"text must be (d,) or ({len(images)}, d), one row for each picture, got {tuple(text.shape)}")
+    if text.shape[-1] != clip.embed_dim:
+        raise ValueError(f"text must have the length of {clip.name}'s embeddings, {clip.embed_dim}, got {tuple(text.shape)}")
+    check_finite("text", text)
+    if not len(images):
+        return Heatmaps(
+            torch.zeros(0, *images.shape[2:], device=clip.device), torch.zeros(0, dtype=torch.bool, device=clip.device)
+        )
     target = text.float().to(clip.device).expand(len(images), -1)  # (n, d)
     reshape = _patches_to_grid if is_vit(clip) else None
     hooks = ActivationsAndGradients(clip, [layer or default_layer(clip)], reshape)
@@ -115,11 +123,19 @@ def heat_shares(maps: torch.Tensor, masks: dict[str, torch.Tensor]) -> dict[str,
         {part: (n,)}; NaN where the map is zero everywhere.
 
     Raises:
-        ValueError: masks of another shape than the maps.
+        ValueError: masks of another shape than the maps; maps that are negative or not finite, masks outside [0, 1].
     """
     check_tensor("maps", maps)
-    total, parts = maps.sum(dim=(1, 2)), {part: torch.as_tensor(mask) for part, mask in masks.items()}
+    if maps.ndim != 3 or not bool(((maps >= 0) & maps.isfinite()).all()):
+        raise ValueError(f"maps must be (n, h, w), finite and at least 0, got {tuple(maps.shape)} {_range(maps)}")
+    total, parts = maps.sum(dim=(1, 2)), {part: floats(f"the mask of {part!r}", mask) for part, mask in masks.items()}
     for part, mask in parts.items():
         if mask.shape != maps.shape:
             raise ValueError(f"the mask of {part!r} has shape {tuple(mask.shape)}, the maps have {tuple(maps.shape)}")
+        if not bool(((mask >= 0) & (mask <= 1)).all()):  # also false for NaN
+            raise ValueError(f"the mask of {part!r} must lie in [0, 1], got {_range(mask)}")
     return {part: (maps * to_match(mask, maps)).sum(dim=(1, 2)) / total for part, mask in parts.items()}
+
+
+def _range(x: torch.Tensor) -> str:
+    return f"values from {x.min():.4g} to {x.max():.4g}" if x.numel() else "no values"

@@ -49,6 +49,7 @@ DETERMINISTIC = (  # whose steps draw no noise, as diffusers calls them without 
     "DEISMultistepScheduler", "UniPCMultistepScheduler", "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler",
     "KDPM2DiscreteScheduler", "DDIMParallelScheduler",
 )  # fmt: skip
+NO_SIGNAL = 2**-24  # what diffusers' Euler, UniPC and DPM solvers write for abar = 0, at zero terminal SNR
 
 
 class Sampler:
@@ -261,6 +262,11 @@ class Sampler:
                         f"{name} with {clamp}=True clamps the latents in each step and stops gradients: set it to False"
                     )
         self._try_scheduler({} if fixed else {"generator": torch.Generator()})
+        if config.get("rescale_betas_zero_snr") and config.get("prediction_type", "epsilon") == "epsilon":
+            raise ValueError(
+                f"{name} with rescale_betas_zero_snr=True leaves no signal in the noisiest step, where predicted noise tells "
+                "nothing of the picture: at zero terminal SNR a UNet must predict v, got prediction_type='epsilon'"
+            )
 
     def _try_scheduler(self, options: dict[str, Any]) -> None:
         """All steps on a single pixel: what fails or is not finite there fails in every picture."""
@@ -335,14 +341,13 @@ def detached_coefficients(scheduler: Any) -> torch.Tensor:
     t = scheduler.timesteps.cpu().long()
     total = scheduler.alphas_cumprod.cpu().double()
     if kind == "v_prediction":
-        angle = total.where(total > 2**-24, 0).sqrt().acos()  # diffusers' Euler writes 2^-24 for 0
+        angle = total.where(total > NO_SIGNAL, 0).sqrt().acos()
         logs = -angle.diff(prepend=angle.new_zeros(1))[t].log()
     else:
         total, beta = total[t], scheduler.betas.cpu().double()[t]
-        if (total == 0).any():
-            raise ValueError(
-                f"the noise tells nothing of the picture at timestep {int(t[total == 0][0])}, where no signal is left"
-            )
+        silent = t[total <= NO_SIGNAL]
+        if len(silent):
+            raise ValueError(f"the noise tells nothing of the picture at timestep {int(silent[0])}, where no signal is left")
         logs = (total * (1 - total)).log() / 2 - beta.log()
     return (logs - logs.mean()).exp()
 

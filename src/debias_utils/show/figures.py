@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays import numbers
 from .page import NO_MATH, image_tag, text_of, to_png
 
 # Okabe and Ito's palette, told apart with any colour vision
@@ -73,10 +74,17 @@ def gallery(images: np.ndarray, *, columns: int, alt: str, caption: str = "", zo
 
 
 def to_pixels(images: Any) -> np.ndarray:
-    """Pictures as models take them, (..., 3, h, w) in [0, 1], array or tensor -> (..., h, w, 3) uint8."""
-    if hasattr(images, "detach"):
-        images = images.detach().cpu().numpy()
-    return np.moveaxis((np.asarray(images).clip(0, 1) * 255).round().astype(np.uint8), -3, -1)
+    """Pictures as models take them, (..., 3, h, w) in [0, 1], array or tensor of any precision -> (..., h, w, 3) uint8.
+
+    Raises:
+        ValueError: another shape, something missing, values outside [0, 1] by more than 0.1, such as 0..255.
+    """
+    x = numbers("pictures", images)
+    if x.ndim < 3 or x.shape[-3] != 3:
+        raise ValueError(f"need pictures (..., 3, h, w), got {x.shape}")
+    if x.size and not (x.min() >= -0.1 and x.max() <= 1.1):  # an editor may overshoot a little
+        raise ValueError(f"pictures must lie in [0, 1], got values from {x.min():.3g} to {x.max():.3g}")
+    return np.moveaxis((x.clip(0, 1) * 255).round().astype(np.uint8), -3, -1)
 
 
 def grid(images: np.ndarray, *, columns: int) -> np.ndarray:
