@@ -40,7 +40,6 @@ WHO, ELEMENTS = 5, 6  # people of a drawn cell; elements of a drawn way to relev
 EXACT, OPTIMISED = "not optimised", "optimised"
 # Of any number of an edit: of every edit; where Adam turns the last bits of a few into much more, of the median edit of a cell
 TOLERANCE = {EXACT: 1e-3, OPTIMISED: 0.05}
-WORDS = {EXACT: "in any number", OPTIMISED: "in those of gradient-based edits, which depend on rounding, in the median edit"}
 TOGETHER = 8  # cells of a study that one process computes: building a study takes as long as some cells
 KEY = ["occupation", "person", "strength"]
 LABELS = [f"{a}_{when}" for a in cells.ATTRIBUTES for when in ("before", "after", "flip")]
@@ -254,26 +253,27 @@ def _prove_parts(parts: Profile, rng: random.Random, count: int | None, folder: 
     return {"rows": len(ratios), "largest": ratios, "cells": [f"parts: {part}" for part in ratios]}
 
 
-def said(parts: Profile, *kinds: str, folder: Path = release.RESULTS) -> str:
+def said(parts: Profile, kind: str, *, folder: Path = release.RESULTS) -> str:
     """A sentence on where a page's rows come from, and what was computed again to prove them; Markdown."""
-    if not release.holds(parts) or (kinds == ("parts",) and full_size.path_of(parts).is_file()):
-        return "What this page shows was computed on this machine: the book's own is of another profile, seed or machine."
-    computed = release.read_index(folder)["computed"]
-    text = f"What this page shows travels with the book: released on {computed['date']}, computed on {computed['machine']}. "
-    for kind in kinds:
-        record = ensure(parts, kind, folder=folder)
-        what = {"rows": "rows", "relevance": "relevances", "parts": "times"}[kind]
-        if kind == "parts":
-            ratios = ", ".join(f"{part} {ratio:.2f}" for part, ratio in record["largest"].items())
-            text += f"Times on the machine of this build ({record['machine']}) over the released ones: {ratios}. "
-            continue
-        apart = "; ".join(
-            f"{value:.1g} {WORDS[name]} (tolerance {TOLERANCE[name]:g})" for name, value in record["largest"].items()
+    what = {"rows": "rows", "relevance": "relevances", "parts": "times"}[kind]
+    if not release.holds(parts) or (kind == "parts" and full_size.path_of(parts).is_file()):
+        return f"The {what} that this page reads were computed on this machine."
+    computed, record = release.read_index(folder)["computed"], ensure(parts, kind, folder=folder)
+    text = f"The {what} that this page reads travel with the book (released on {computed['date']}, computed on {computed['machine']}). "
+    if kind == "parts":
+        ratios = ", ".join(f"{part} {ratio:.2f}" for part, ratio in record["largest"].items())
+        return (
+            text + f"Some were measured again for this build, on {record['machine']}, and took so many times as long: {ratios}."
         )
-        text += f"For this build **{record['rows']} {what}** in {len(record['cells'])} cells were computed again "
-        text += f"({record['date']}, drawn by `{record['draw'][:8]}`); "
-        text += f"largest difference: {apart}. "
-    return text.strip()
+    text += f"For this build **{record['rows']}** of them, in {len(record['cells'])} cells, were computed again. "
+    largest = record["largest"]
+    if EXACT in largest:
+        text += f"No number differs by more than {largest[EXACT]:.1g} (tolerance {TOLERANCE[EXACT]:g})"
+        text += ", except in gradient-based edits. " if OPTIMISED in largest else "."
+    if OPTIMISED in largest:
+        text += "Gradient-based edits depend on rounding: of each cell the median edit was compared, which differs by "
+        text += f"{largest[OPTIMISED]:.1g} at most (tolerance {TOLERANCE[OPTIMISED]:g})."
+    return text
 
 
 def commit() -> str | None:
