@@ -259,7 +259,8 @@ def said(parts: Profile, kind: str, *, folder: Path = release.RESULTS) -> str:
     if not release.holds(parts) or (kind == "parts" and full_size.path_of(parts).is_file()):
         return f"The {what} that this page reads were computed on this machine."
     computed, record = release.read_index(folder)["computed"], ensure(parts, kind, folder=folder)
-    text = f"The {what} that this page reads travel with the book (released {computed['date']}, computed on {computed['machine']}). "
+    origin = f"released {computed['date']}, computed on {computed['machine']}"
+    text = f"The {what} that this page reads travel with the book ({origin}). "
     if kind == "parts":
         ratios = ", ".join(f"{part} {ratio:.2f}" for part, ratio in record["largest"].items())
         return (
