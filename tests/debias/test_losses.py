@@ -177,6 +177,8 @@ def test_a_real_clip_in_float32_and_under_autocast(clip, world):
             lambda: identity_loss(Linear(0).encode_image, pictures(2)[0]),
             r"float originals \(n, 3, h, w\) in \[0, 1\], got \(3, 8, 8\)",
         ),
+        (lambda: identity_loss(crops, 3, landmarks=torch.ones(3, 5, 2)), "need originals as a float tensor .* got int"),
+        (lambda: identity_loss(crops, None), "need originals as a float tensor .* got NoneType"),
         (lambda: perceptual_loss(Perceptual(convolutions()), pictures(2).byte()), "torch.uint8"),
         (lambda: perceptual_loss(Perceptual(convolutions()), pictures(2) * torch.nan), "from nan"),
         (lambda: Perceptual(convolutions(), weights=[torch.ones(5), -torch.ones(5)]), "layer 1 go down to -1"),
@@ -227,6 +229,17 @@ def test_rows_without_a_face_are_counted_and_left_out():
     assert torch.allclose(
         values[[0, 2]], identity_loss(crops, originals[[0, 2]], landmarks=landmarks[[0, 2]])(edited[[0, 2]], index[:2])
     )
+
+
+def test_landmarks_of_detectors_with_a_missing_face():
+    originals, landmarks = faces()
+    whole = landmarks.round().long()
+    with pytest.warns(UserWarning, match=r"no face in 1 of 3 originals, rows \[1\]"):
+        loss = identity_loss(crops, originals, landmarks=[whole[0].tolist(), None, whole[2].numpy()])
+    assert loss.absent == (1,)
+    edited, index = pictures(3, seed=1, size=24), torch.arange(3)
+    right = identity_loss(crops, originals, landmarks=whole.double())(edited, index)
+    assert torch.equal(loss(edited, index), right * torch.tensor([1, 0, 1]))
 
 
 def test_the_optimiser_goes_on_without_them_and_their_traces_are_empty():

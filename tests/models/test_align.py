@@ -87,6 +87,27 @@ def test_half_precision_keeps_the_places():
     assert torch.allclose(align_faces(pictures.half(), landmarks), align_faces(pictures, landmarks), atol=1e-3)
 
 
+def test_landmarks_of_detectors():
+    """Whole pixels, arrays, lists, and None where there is no face."""
+    picture, whole = torch.rand(1, 3, 112, 112), TEMPLATE.round().long()[None]
+    expected = align_faces(picture, whole.double())
+    for landmarks in (
+        whole,
+        whole.int(),
+        whole.numpy(),
+        whole.tolist(),
+        [whole[0].numpy()],
+        list(whole),
+        whole.numpy().astype(object),
+    ):
+        assert torch.equal(align_faces(picture, landmarks), expected)
+    face = whole[0].tolist()
+    faces = np.empty(3, dtype=object)
+    faces[0], faces[2] = face, face
+    for landmarks in ([face, None, face], [whole[0], None, whole[0].float()], faces, [face, [[None, None]] * 5, face]):
+        assert missing_faces(landmarks) == [1]
+
+
 def test_bad_input():
     picture, landmarks = torch.rand(1, 3, 112, 112), TEMPLATE[None].float()
     nowhere = torch.full((2, 5, 2), torch.nan)
@@ -95,7 +116,10 @@ def test_bad_input():
     for call, message in [
         (lambda: align_faces(picture.expand(2, -1, -1, -1), nowhere), r"no landmarks in rows \[1\]"),
         (lambda: align_faces(picture, landmarks[:, :4]), r"\(1, 5, 2\), \(x, y\) in pixels, got \(1, 4, 2\)"),
-        (lambda: align_faces(picture, landmarks.long()), "int64"),
+        (lambda: align_faces(picture, [landmarks[0], landmarks[0, :4]]), r"\(5, 2\) of each face.* got \[\(4, 2\), \(5, 2\)\]"),
+        (lambda: align_faces(picture, [None]), r"no landmarks in rows \[0\]"),
+        (lambda: align_faces(picture, "face"), "landmarks must be numbers"),
+        (lambda: align_faces(picture, landmarks + 1j), "landmarks must hold real numbers"),
         (lambda: align_faces(picture, torch.ones(1, 5, 2)), r"rows \[0\] are one point"),
         (lambda: align_faces(picture, landmarks, size=0), "size must be"),
     ]:

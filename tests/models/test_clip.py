@@ -85,6 +85,12 @@ def test_checksum_tells_weights_apart(clip):
         (lambda c: c.encode_prompts(["nurse"], templates=["a {} in {place}"]), "must have one {}, and nothing else in braces"),
         (lambda c: c.encode_prompts(["nurse"], templates=["{} and {}"]), "must have one {}, and nothing else"),
         (lambda c: c.encode_prompts(["nurse"], templates=["a {} {"]), "template 'a {} {' cannot be filled"),
+        *[
+            (lambda c, t=t: c.encode_prompts(["nurse"], templates=["a {}", t]), "must have one {}, and nothing else in braces")
+            for t in ("a {:d}", "a {!r}", "a {:{}}", "a {:.2}", "a {0}")
+        ],
+        (lambda c: c.encode_prompts(["nurse"], templates=["a {!x}"]), "template 'a {!x}'"),
+        (lambda c: c.encode_prompts(["nurse"], templates="a {}"), "single text 'a {}'"),
         (lambda c: c.encode_text(None), "need a list of texts, got None"),
         (lambda c: c.encode_text(["a"], batch_size=0), "batch_size must be"),
         (

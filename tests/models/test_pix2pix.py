@@ -112,6 +112,15 @@ def test_words_are_read_where_the_unet_reads_them(pix2pix):
     assert torch.allclose(mean, sum(each) / 2, atol=1e-5)
 
 
+def test_words_and_templates_may_come_from_generators(pix2pix, clip):
+    for model in (pix2pix, clip):
+        words, templates = ["man", "woman"], ["the {}", "make {}", "{{}} {:}"]
+        found = model.encode_prompts((w for w in words), templates=(t for t in templates))
+        assert torch.equal(found, model.encode_prompts(words, templates=templates))
+    with pytest.raises(ValueError, match=r"must have one {}, and nothing else in braces"):
+        pix2pix.encode_prompts(words, templates=["the {:.2}"])
+
+
 def test_a_subspace_of_token_states_is_taken_out_of_all_tokens(pix2pix):
     subspace = BiasSubspace.fit([pix2pix.encode_prompts(["woman", "man"])], n_components=1)
     condition = pix2pix.encode_text(["make the man a woman", "the man"])

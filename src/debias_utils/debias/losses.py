@@ -81,17 +81,19 @@ def identity_loss(identity: Callable[[torch.Tensor], torch.Tensor], originals: t
         originals: (n, 3, h, w) in [0, 1], i_o. For a generator take the inverted picture, its own drawing of the person:
             otherwise the loss also fights the error of the inversion.
         landmarks: (n, 5, 2), found once on the originals: `identity` then gets 112 x 112 crops of both pictures, cut by the same
-            transform, see `align_faces`. Rows of NaN have no face: they are counted in a warning and in `Loss.absent`, and no
-            identity is kept in them.
+            transform, see `align_faces`. Rows of NaN or None have no face: they are counted in a warning and in `Loss.absent`,
+            and no identity is kept in them.
 
     Raises:
         ValueError: originals or landmarks of another shape, or no face at all; when called, pictures outside [0, 1] or of
             another size than the originals.
     """
-    absent = [] if landmarks is None else missing_faces(landmarks)
+    check_pictures(originals, name="originals")
+    absent: list[int] = []
     if landmarks is not None:
         n = len(originals)
         points = check_landmarks(landmarks, n).clone()
+        absent = missing_faces(points)
         if len(absent) == n:
             raise ValueError(f"no face in any of the {n} originals: leave the identity loss out")
         if absent:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
+from .. import arrays
 from ..errors import check_positive
-from ..tensors import at_least_float32
+from ..tensors import at_least_float32, floats
 from .pictures import check_tensor, to_match
 
 # insightface's template for 112 x 112 crops, (x, y): left eye, right eye, nose, left and right corner of the mouth, left and
@@ -52,8 +54,8 @@ def align_faces(images: torch.Tensor, landmarks: torch.Tensor, *, size: int = 11
     antialiased bilinear resizing of PIL and torchvision does. What lies beyond the picture is 0.
 
     Args:
-        images: (n, 3, h, w) float. landmarks: (n, 5, 2), (x, y) in pixels, the centre of the first pixel at (0, 0), in the order
-            of `ARCFACE`. size: side of the crops; the template grows with it.
+        images: (n, 3, h, w) float. landmarks: (n, 5, 2), (x, y) in pixels, whole ones or not, the centre of the first pixel at
+            (0, 0), in the order of `ARCFACE`. size: side of the crops; the template grows with it.
 
     Returns:
         (n, 3, size, size) float32 or float64, values as in the pictures.
@@ -107,16 +109,33 @@ def _read(images: torch.Tensor, back: torch.Tensor, size: int, times: int) -> to
 
 
 def check_landmarks(landmarks: Any, n: int) -> torch.Tensor:
-    """Landmarks as a float tensor; ``ValueError`` unless they are (n, 5, 2) and no face is a single point."""
-    points = torch.as_tensor(landmarks)
-    if points.shape != (n, 5, 2) or not points.is_floating_point():
-        raise ValueError(f"need float landmarks ({n}, 5, 2), (x, y) in pixels, got {tuple(points.shape)} {points.dtype}")
+    """Landmarks as a float tensor, see `as_points`; ``ValueError`` unless they are (n, 5, 2) and no face is a single point."""
+    points = as_points(landmarks)
+    if points.shape != (n, 5, 2):
+        raise ValueError(f"need landmarks ({n}, 5, 2), (x, y) in pixels, got {tuple(points.shape)}")
     flat = (points == points[:, :1]).flatten(1).all(dim=1).nonzero()[:, 0].tolist()
     if flat:
         raise ValueError(f"the five landmarks of rows {flat} are one point")
     return points
 
 
+def as_points(landmarks: Any) -> torch.Tensor:
+    """Landmarks as a float tensor: a tensor, an array or a list, of whole pixels too; a face that is None becomes NaN.
+
+    Raises:
+        ValueError: no numbers, or faces of several shapes.
+    """
+    if isinstance(landmarks, (list, tuple)) or getattr(landmarks, "dtype", None) is np.dtype(object):
+        faces = [np.full((5, 2), np.nan) if face is None else arrays.array(face) for face in landmarks]
+        shapes = {face.shape for face in faces}
+        if len(shapes) > 1:
+            raise ValueError(f"need landmarks (5, 2) of each face, (x, y) in pixels, got {sorted(shapes)}")
+        landmarks = np.stack(faces) if faces else np.zeros((0, 5, 2))
+    if not isinstance(landmarks, torch.Tensor):
+        landmarks = arrays.floats("landmarks", landmarks, missing=True)
+    return floats("landmarks", landmarks)
+
+
 def missing_faces(landmarks: Any) -> list[int]:
-    """Rows without a face: those whose landmarks, (n, 5, 2), hold NaN or infinity."""
-    return (~torch.as_tensor(landmarks).isfinite().flatten(1).all(dim=1)).nonzero()[:, 0].tolist()
+    """Rows without a face: those whose landmarks, (n, 5, 2) as in `as_points`, hold NaN or infinity, or are None."""
+    return (~as_points(landmarks).isfinite().flatten(1).all(dim=1)).nonzero()[:, 0].tolist()

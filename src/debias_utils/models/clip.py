@@ -198,7 +198,11 @@ class Clip(nn.Module):
 
         Args:
             words: such as "plumber". templates: with one {} each.
+
+        Raises:
+            ValueError: as in `fill_templates` and `encode_text`.
         """
+        words, templates = check_texts(words), check_texts(templates)
         each = self.encode_text(fill_templates(words, templates)).view(len(words), len(templates), -1)
         return F.normalize(each.mean(dim=1), dim=-1)
 
@@ -207,17 +211,17 @@ def fill_templates(words: Sequence[str], templates: Sequence[str]) -> list[str]:
     """The first word in every template, the second word in every template, ...
 
     Raises:
-        ValueError: no list of texts, or a template without {}.
+        ValueError: no list of texts, or a template without {}, or with more in it.
     """
     words, templates = check_texts(words), check_texts(templates)
     for template in templates:
         try:
-            fields = [field for _, field, _, _ in Formatter().parse(template) if field is not None]
+            fields = [tuple(field) for _, *field in Formatter().parse(template) if field[0] is not None]
         except ValueError as error:  # a single brace
             raise ValueError(f"template {template!r} cannot be filled: {error}") from error
         if not fields:
             raise ValueError(f"template {template!r} has no {{}} to put the word in")
-        if fields != [""]:
+        if fields != [("", "", None)]:  # name, format and conversion: {:.2} would cut the word
             raise ValueError(f"template {template!r} must have one {{}}, and nothing else in braces")
     return [template.format(word) for word in words for template in templates]
 

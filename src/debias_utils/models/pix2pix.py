@@ -155,6 +155,7 @@ class Pix2Pix(nn.Module):
         Args:
             words: such as "plumber". templates: with one {} each.
         """
+        words, templates = check_texts(words), check_texts(templates)
         texts = fill_templates(words, templates)
         end = (self.tokenize(texts) == self.tokenizer.eos_token_id).int().argmax(dim=1)  # the first of the largest
         states = self.encode_text(texts)[torch.arange(len(texts)), end]
