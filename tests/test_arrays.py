@@ -78,7 +78,7 @@ def test_labels_far_apart_are_those_of_numpy_in_every_whole_type(kind):
 
 def test_labels_of_any_sequence():
     assert labels("x", deque(["b", "a", "b"]))[0] == ["a", "b"]
-    with pytest.raises(ValueError, match="x hold 1 missing labels .* at item 1"):
+    with pytest.raises(ValueError, match=r"x hold 1 missing labels .* at item 1"):
         labels("x", deque(["a", np.nan, "b"]))
-    with pytest.raises(ValueError, match="x must be words, numbers or the like, .*unhashable type: 'dict'"):
+    with pytest.raises(ValueError, match=r"x must be words, numbers or the like, .*unhashable type: 'dict'"):
         labels("x", [{}, {"a": 1}])

@@ -473,7 +473,7 @@ def test_predicted_noise_at_zero_terminal_snr_is_refused_whatever_the_scheduler_
 ):
     options = {"rescale_betas_zero_snr": True, "timestep_spacing": spacing, "clip_sample": False}
     kind = getattr(diffusers, name).from_config(pix2pix.scheduler.config, prediction_type="epsilon", **options)
-    with pytest.raises(ValueError, match="must predict v|noise tells nothing of the picture"):
+    with pytest.raises(ValueError, match=r"must predict v|noise tells nothing of the picture"):
         Sampler(pix2pix, people16, steps=4, scheduler=kind, gradient=way)
     kind = getattr(diffusers, name).from_config(pix2pix.scheduler.config, prediction_type="v_prediction", **options)
     assert Sampler(pix2pix, people16, steps=4, scheduler=kind, gradient=way).calls >= 4

@@ -117,7 +117,7 @@ def test_words_and_templates_may_come_from_generators(pix2pix, clip):
         words, templates = ["man", "woman"], ["the {}", "make {}", "{{}} {:}"]
         found = model.encode_prompts((w for w in words), templates=(t for t in templates))
         assert torch.equal(found, model.encode_prompts(words, templates=templates))
-    with pytest.raises(ValueError, match="must have one {}, and nothing else in braces"):
+    with pytest.raises(ValueError, match=r"must have one {}, and nothing else in braces"):
         pix2pix.encode_prompts(words, templates=["the {:.2}"])
 
 

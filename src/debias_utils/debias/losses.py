@@ -81,8 +81,8 @@ def identity_loss(identity: Callable[[torch.Tensor], torch.Tensor], originals: t
         originals: (n, 3, h, w) in [0, 1], i_o. For a generator take the inverted picture, its own drawing of the person:
             otherwise the loss also fights the error of the inversion.
         landmarks: (n, 5, 2), found once on the originals: `identity` then gets 112 x 112 crops of both pictures, cut by the same
-            transform, see `align_faces`. Rows of NaN or None have no face: they are counted in a warning and in `Loss.absent`, and no
-            identity is kept in them.
+            transform, see `align_faces`. Rows of NaN or None have no face: they are counted in a warning and in `Loss.absent`,
+            and no identity is kept in them.
 
     Raises:
         ValueError: originals or landmarks of another shape, or no face at all; when called, pictures outside [0, 1] or of

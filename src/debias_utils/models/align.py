@@ -125,7 +125,7 @@ def as_points(landmarks: Any) -> torch.Tensor:
     Raises:
         ValueError: no numbers, or faces of several shapes.
     """
-    if isinstance(landmarks, (list, tuple)) or getattr(landmarks, "dtype", None) == object:
+    if isinstance(landmarks, (list, tuple)) or (isinstance(landmarks, np.ndarray) and landmarks.dtype.kind == "O"):
         faces = [np.full((5, 2), np.nan) if face is None else arrays.array(face) for face in landmarks]
         shapes = {face.shape for face in faces}
         if len(shapes) > 1:
