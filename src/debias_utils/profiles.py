@@ -149,7 +149,7 @@ class Profile:
     @torch.no_grad()
     def invert(self, images: torch.Tensor) -> torch.Tensor:
         """Flat styles (n, S) with which the generator draws pictures (n, 3, h, w) in [0, 1] again, as well as it can."""
-        ws = _load(self.loaders["encoder"], self.device)(images.to(self.device))
+        ws = _load(self.loaders["encoder"], self.device)(images)
         return torch.cat(self.generator.styles(ws), dim=1)
 
     def synthesize(self, styles: torch.Tensor) -> torch.Tensor:

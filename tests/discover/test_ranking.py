@@ -66,6 +66,13 @@ def test_top_keeps_the_input_order_of_ties():
 KINDS = [np.uint8, np.uint64, np.int8, bool, np.float16, np.float64]
 
 
+def test_a_score_at_the_threshold_is_no_miss_in_any_precision():
+    scores = np.array([[0.7], [0.6], [0.8]], np.float32)
+    assert misranked(scores, [0, 0, 0], rule="threshold", threshold=0.7).tolist() == [False, True, False]
+    with pytest.raises(ValueError, match=r"threshold must be one number, got \[0\.7, 0\.7, 0\.7\]"):
+        misranked(scores, [0, 0, 0], rule="threshold", threshold=[0.7] * 3)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_top_of_any_type_of_number(kind):
     scores = np.array([0, 1, 2, 200, 2]).astype(kind) if np.dtype(kind).kind == "u" else np.array([0, 1, 1, 0, 1]).astype(kind)

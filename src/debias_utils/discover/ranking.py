@@ -82,7 +82,10 @@ def misranked(scores: Any, truth: Any, *, rule: str = "r-precision", threshold: 
     if rule == "threshold":
         if threshold is None:
             raise ValueError("rule 'threshold' needs a threshold")
-        return own < floats("threshold", [threshold], finite=False)[0]
+        least = floats("threshold", [threshold], finite=False)
+        if least.shape != (1,):
+            raise ValueError(f"threshold must be one number, got {threshold!r}")
+        return own < (least.astype(scores.dtype) if scores.dtype.kind == "f" else least)  # .7 in float32 is no miss of .7
     missed = np.zeros(len(truth), bool)
     for query in np.unique(truth):
         mine = truth == query

@@ -78,6 +78,9 @@ class Sampler:
         checkpoint: keep but the inputs of each recorded call, and compute it twice. Otherwise memory grows with the calls that
             are recorded. The gradient is the same.
 
+    Where gradients are asked for, the first call's branches without text are kept for every picture, two latents each: later
+    calls reuse them, also those of an earlier batch of another size, whose last bits may differ (by 3e-6 in a picture).
+
     Attributes:
         calls: calls of the UNet for a picture, each with three branches. noise: (n, 4, h', w'), the start of each person.
         image_latents: (n, 4, h', w'). unconditional: (1, 77, d), the condition of the branches without c_T.
