@@ -38,8 +38,9 @@ KINDS = ("rows", "relevance", "parts")
 CELLS, FEW = 24, 4  # drawn for a build; where a chapter is opened without one
 WHO, ELEMENTS = 5, 6  # people of a drawn cell; elements of a drawn way to relevance
 EXACT, OPTIMISED = "not optimised", "optimised"
-# Of any number of an edit: of every edit; where Adam turns the last bits of a few into much more, of the median edit of a cell
-TOLERANCE = {EXACT: 1e-3, OPTIMISED: 0.05}
+# Of every number of a cell; where Adam turns the last bits of a few edits into much more, of the median number. With the batches of the
+# release, cells are equal bit for bit on one machine; with those of a sample, single optimised numbers differ by up to .3
+TOLERANCE = {EXACT: 1e-3, OPTIMISED: 0.01}
 TOGETHER = 8  # cells of a study that one process computes: building a study takes as long as some cells
 KEY = ["occupation", "person", "strength"]
 LABELS = [f"{a}_{when}" for a in cells.ATTRIBUTES for when in ("before", "after", "flip")]
@@ -165,8 +166,8 @@ def _prove_rows(parts: Profile, rng: random.Random, count: int | None, folder: P
             wrong.append(f"{_words(sweep, cell)}: {difference:.2g}")
     if wrong:
         raise StaleError(
-            f"{len(wrong)} of {len(drawn)} cells are not what the release says (largest difference; tolerance "
-            f"{TOLERANCE[EXACT]:g}, optimised {TOLERANCE[OPTIMISED]:g}): {'; '.join(wrong)}. If that is meant, {release.AGAIN}"
+            f"{len(wrong)} of {len(drawn)} cells are not what the release says (largest difference, of optimised "
+            f"ones the median; tolerance {TOLERANCE[EXACT]:g} and {TOLERANCE[OPTIMISED]:g}): {'; '.join(wrong)}. If that is meant, {release.AGAIN}"
         )
     return {"rows": rows, "largest": largest, "cells": [_words(sweep, cell) for sweep, cell in drawn]}
 
@@ -201,7 +202,7 @@ def _rows(group: Sequence[tuple[str, Cell]], profile: str, seed: int, one_thread
 
 
 def compare(found: pd.DataFrame, released: pd.DataFrame, *, optimised: bool) -> float:
-    """The largest difference of any number, of all edits, or of the median edit if they were `optimised`.
+    """The largest difference of any number, or the median one if the edits were `optimised`.
 
     Infinite if rows are missing or, where nothing was optimised, if a label differs.
     """
@@ -213,7 +214,7 @@ def compare(found: pd.DataFrame, released: pd.DataFrame, *, optimised: bool) -> 
     if not optimised and not all((a[name] == b[name]).all() for name in LABELS):
         return float("inf")
     numbers = list(cells.NUMBERS)
-    apart = np.abs(a[numbers].to_numpy(float) - b[numbers].to_numpy(float)).max(axis=1)  # (edits,)
+    apart = np.abs(a[numbers].to_numpy(float) - b[numbers].to_numpy(float))  # (edits, numbers)
     return float(np.median(apart) if optimised else apart.max())
 
 
@@ -272,7 +273,7 @@ def said(parts: Profile, kind: str, *, folder: Path = release.RESULTS) -> str:
         text += f"No number differs by more than {largest[EXACT]:.1g} (tolerance {TOLERANCE[EXACT]:g})"
         text += ", except in gradient-based edits. " if OPTIMISED in largest else "."
     if OPTIMISED in largest:
-        text += "Gradient-based edits depend on rounding: of each cell the median edit was compared, which differs by "
+        text += "These depend on rounding, in a few edits by much: of each cell the median number was compared, which differs by "
         text += f"{largest[OPTIMISED]:.1g} at most (tolerance {TOLERANCE[OPTIMISED]:g})."
     return text
 
