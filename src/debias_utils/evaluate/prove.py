@@ -38,8 +38,8 @@ KINDS = ("rows", "relevance", "parts")
 CELLS, FEW = 24, 4  # drawn for a build; where a chapter is opened without one
 WHO, ELEMENTS = 5, 6  # people of a drawn cell; elements of a drawn way to relevance
 EXACT, OPTIMISED = "not optimised", "optimised"
-# Of every number of a cell; of the median number where Adam turns the last bits of a few edits into much more: a whole cell is the
-# same bit for bit on one machine, but the few people of a sample are another batch, and single numbers differ by up to .3
+# Of every number of a cell; of the median one where Adam turns the last bits of a few edits into much more. A whole cell is the
+# same bit for bit on one machine, but the few people of a sample are another batch: single numbers differ by up to .3
 TOLERANCE = {EXACT: 1e-3, OPTIMISED: 0.01}
 TOGETHER = 8  # cells of a study that one process computes: building a study takes as long as some cells
 KEY = ["occupation", "person", "strength"]
@@ -166,7 +166,7 @@ def _prove_rows(parts: Profile, rng: random.Random, count: int | None, folder: P
             wrong.append(f"{_words(sweep, cell)}: {difference:.2g}")
     if wrong:
         raise StaleError(
-            f"{len(wrong)} of {len(drawn)} cells are not what the release says (largest difference, of optimised ones the median; "
+            f"{len(wrong)} of {len(drawn)} cells are not what the release says (largest difference, of optimised the median; "
             f"tolerance {TOLERANCE[EXACT]:g} and {TOLERANCE[OPTIMISED]:g}): {'; '.join(wrong)}. If that is meant, {release.AGAIN}"
         )
     return {"rows": rows, "largest": largest, "cells": [_words(sweep, cell) for sweep, cell in drawn]}
