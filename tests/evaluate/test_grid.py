@@ -119,10 +119,14 @@ def test_every_row_says_where_it_comes_from(parts, computed):
     assert (computed["weights"] == description(parts)["weights"]).all()
     assert (computed[["profile", "base_seed"]] == ["mini", 0]).all(axis=None)
     by = computed.groupby(["editor", "method"])["options"].first()
-    assert json.loads(by[INSTRUCT, GRADIENT]) == {"image_scale": 1.5, **FEW[INSTRUCT]}
+    assert json.loads(by[INSTRUCT, GRADIENT]) == {"image_scale": 1.5, "sampler_steps": 10, **FEW[INSTRUCT]}
     assert json.loads(by[STYLECLIP, TEXT])["attributes"] == ["gender", "skin"]
+    assert json.loads(by[STYLECLIP, TEXT])["relevance"] == "regression"
     assert (by[:, ORACLE] == "{}").all()
     assert (computed["device"] == "cpu").all()
+    assert (computed["code"] == code_hash()).all()
+    assert (computed["threads"] >= 1).all()
+    assert {"torch", "diffusers"} <= json.loads(computed["libraries"].iloc[0]).keys()
 
 
 def test_rows_of_another_grid_are_refused_with_the_difference_named(parts, computed, tmp_path, few_steps):
