@@ -66,5 +66,6 @@ def test_pins_lie_in_the_ranges_and_ranges_start_at_what_was_tested():
     }
     for text in [*project["dependencies"], *(each for extra in project["optional-dependencies"].values() for each in extra)]:
         wanted = Requirement(text)
-        assert pins[wanted.name.lower().replace("_", "-")] in wanted.specifier
+        if wanted.marker is None or wanted.marker.evaluate():  # tomli is for Python 3.10
+            assert pins[wanted.name.lower().replace("_", "-")] in wanted.specifier
         assert any(each.operator == ">=" for each in wanted.specifier), f"{text} has no lower bound to test"

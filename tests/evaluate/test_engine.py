@@ -66,7 +66,7 @@ def listens(address):
         return probe.connect_ex((host, int(port))) == 0
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=180):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "nothing came of it"
@@ -413,7 +413,7 @@ def test_one_gpu_for_each_worker(folder, monkeypatch):
 
     start = ray.init
     monkeypatch.setattr(ray, "init", lambda *args, **options: start(*args, **options | {"num_cpus": 4, "num_gpus": 2}))
-    found = run(grid(folder, 6, seconds=0.2), gpu_rows, folder=folder, engine="ray")
+    found = run(grid(folder, 6, seconds=1.0), gpu_rows, folder=folder, engine="ray")
     seen = found.groupby("training")[["gpus", "begin", "end"]].first()
     assert set(seen["gpus"]) == {"0", "1"}
     together = [(seen["begin"] < row.end) & (seen["end"] > row.begin) for row in seen.itertuples()]

@@ -48,7 +48,10 @@ def test_it_says_what_there_is_and_what_is_missing(tmp_path, monkeypatch, capsys
         return ["timm==1"]
 
     folder = tmp_path / "wheels"
-    wheels_of({"old": 1}, folder)
+    wheels_of({"mine": 1}, tmp_path / "own")
+    with pytest.raises(SystemExit, match="own is not empty; delete it, or name another with --folder"):
+        gpu_wheels.main(["--folder", str(tmp_path / "own")])
+    assert len(list((tmp_path / "own").iterdir())) == 1
     monkeypatch.setattr(gpu_wheels, "download", download)
     command = ["--python", "3.11", "--folder", str(folder), "--limit", "2.5", "--without", "tqdm", "--with", "pyarrow"]
     assert gpu_wheels.main(command) == 1
@@ -59,9 +62,9 @@ def test_it_says_what_there_is_and_what_is_missing(tmp_path, monkeypatch, capsys
     assert "MISSING here, so the machine must have it: timm==1, diffusers" in said
     assert "1 wheels, 1.0 MiB of 2.5, for Python 3.11" in said
     assert [path.name for path in folder.iterdir()] == ["pandas-1.0-py3-none-any.whl"]
-    assert gpu_wheels.main([*command[:-4], "--limit", "9"]) == 1  # timm is still missing
+    assert gpu_wheels.main(["--folder", str(tmp_path / "all"), "--limit", "9"]) == 1  # timm is still missing
     monkeypatch.setattr(gpu_wheels, "download", lambda packages, folder, *, python: wheels_of({"pandas": 1}, folder) or [])
-    assert gpu_wheels.main(["--folder", str(folder)]) == 0
+    assert gpu_wheels.main(["--folder", str(tmp_path / "again")]) == 0
 
 
 def test_a_package_that_is_not_installed_here(tmp_path):
