@@ -300,13 +300,19 @@ def test_bad_input(parts, options, message):
 
 def test_the_command_computes_what_the_chapters_read(monkeypatch, capsys, tmp_path):
     asked = []
-    monkeypatch.setattr(grid, "rows", lambda parts, name, **options: asked.append((name, options)) or np.zeros(3))
+
+    def computed(parts, wanted, **options):
+        ((name, cells),) = wanted.items()
+        asked.append((name, options, cells))
+        return np.zeros(3)
+
+    monkeypatch.setattr(grid, "computed", computed)
     for name, (_, path_of) in command.TABLES.items():
         table = (lambda parts, name=name: asked.append((name,)) or np.zeros(2), path_of)
         monkeypatch.setitem(command.TABLES, name, table)
     command.main(["--seeds", "0", "2", "--folder", str(tmp_path)])
     assert [a[0] for a in asked] == ["table", "curves", "ablations", "relevance", "parts"]
-    assert asked[0][1]["seeds"] == [0, 2]
+    assert {cell["seed"] for cell in asked[0][2]} == {0, 2}
     assert asked[0][1]["folder"] == tmp_path
     assert "table: 3 rows" in (out := capsys.readouterr().out)
     assert f"kept in {tmp_path}" in out
