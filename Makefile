@@ -23,7 +23,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 book: setup  ## run every chapter and build the pages (CHAPTERS="ranking" for some, ARGS="-p seed 1")
 	@echo "The first time about ten minutes on two cores: a sample of the tables' rows is computed again (two or three), then"
 	@echo "every chapter runs (five), and the pages are built (one). What is finished and unchanged is not done again."
-	$(BIN)/python -m debias_utils.evaluate.prove --profile $(PROFILE)
+	OMP_NUM_THREADS=1 $(BIN)/python -m debias_utils.evaluate.prove --profile $(PROFILE)
 	$(BIN)/python tools/run_chapters.py --profile $(PROFILE) $(ARGS) $(CHAPTERS)
 	$(BIN)/python tools/check_chapters.py _build/book
 	$(BIN)/jupyter-book build _build/book --path-output . -n -W --keep-going --quiet

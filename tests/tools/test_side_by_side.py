@@ -1,5 +1,6 @@
 """Chapters side by side, with real kernels: whatever ends, nothing half finished is left, and nothing runs on."""
 
+import contextlib
 import json
 import os
 import signal
@@ -102,9 +103,15 @@ def test_however_the_runner_ends_nothing_runs_on_and_no_page_is_half(book, how):
     wait_for(lambda: pid.exists() and pid.read_text(), seconds=120)
     below = psutil.Process(runner.pid).children(recursive=True)
     assert int(pid.read_text()) in [process.pid for process in below]
-    runner.send_signal(how)
-    assert runner.wait(30) == (130 if how == signal.SIGINT else -how)
-    wait_for(lambda: not [process for process in below if process.is_running() and process.status() != "zombie"], seconds=30)
+    try:
+        runner.send_signal(how)
+        assert runner.wait(30) == (130 if how == signal.SIGINT else -how)
+        wait_for(lambda: not [process for process in below if process.is_running() and process.status() != "zombie"], seconds=30)
+    finally:  # a kernel that runs on would slow down all that comes after
+        for process in (runner, *below):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        runner.wait()
     staged = book / "_build" / "book" / "notebooks"
     assert not [path for path in staged.rglob("first*")]
 
