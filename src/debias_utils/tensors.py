@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import numbers
-import operator
 from typing import Any
 
 import numpy as np
@@ -60,17 +59,6 @@ def check_finite(name: str, x: torch.Tensor) -> None:
         place = broken.nonzero()[0].tolist()
         first = f"; the first that is not finite is at {place}" if place else ""
         raise ValueError(f"{name} holds {int(broken.sum())} NaN or infinite values of {x.numel()}{first}")
-
-
-def check_whole(name: str, value: Any, *, at_least: int = 1) -> None:
-    """Raise ``ValueError`` unless `value` is a whole number, and of a whole type: 2.0 is none."""
-    try:
-        number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or number < at_least:
-        kind = f", a {type(value).__name__}" if number is None else ""
-        raise ValueError(f"{name} must be a whole number of at least {at_least}, got {value!r}{kind}")
 
 
 def is_number(value: Any) -> bool:

@@ -187,7 +187,7 @@ def test_indices_of_whole_numbers_and_tensors():
         (lambda: top([1.0, 2.0], np.nan), "got nan"),
         (lambda: indices(["a", None], ["a", "b"]), "values hold 1 missing labels .*the first at item 1"),
         (lambda: indices(["a"], ["a", "a"]), "choices must differ"),
-        (lambda: top([1.0], 2), "k must be from 1 to n = 1, got 2"),
+        (lambda: top([1.0], 2), "k must be a whole number from 1 to n = 1, got 2"),
         (lambda: indices(["a", "z"], ["a", "b"]), "unknown label 'z'; choose one of: 'a', 'b'"),
     ],
 )

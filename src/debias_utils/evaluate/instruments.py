@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from ..arrays import booleans, floats
-from ..errors import check_choice, check_positive, check_probabilities, check_unit_interval
+from ..errors import check_choice, check_positive, check_probabilities, check_unit_interval, check_whole
 
 if TYPE_CHECKING:
     from ..debias.words import Sets
@@ -63,6 +63,7 @@ def calibrated(confidence: Any, *, bins: int = 15, repeats: int = 1000, seed: in
     Args and errors as `reliability`.
     """
     check_positive("repeats", repeats)
+    check_whole("seed", seed, at_least=0)
     confidence, rng = floats("confidence", confidence).astype(float), np.random.default_rng(seed)
     parts = _bins(confidence, confidence.shape, bins)
     misses = (confidence - (rng.random(len(confidence)) < confidence) for _ in range(repeats))
