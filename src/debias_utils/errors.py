@@ -10,6 +10,11 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+def holds(name: str) -> str:
+    """The verb for what a value is called: "styles" hold, "x" and "basis" holds."""
+    return "hold" if name.endswith("s") and not name.endswith(("ss", "is", "us")) else "holds"
+
+
 def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
     """Raise ``ValueError`` naming ``value`` and every choice unless ``value`` is one of ``choices``."""
     choices = list(choices)

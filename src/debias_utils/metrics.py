@@ -269,6 +269,7 @@ def random_floor(
     check_positive("repeats", repeats)
     check_whole("seed", seed, at_least=0)
     check_positive("together", together)
+    labels("groups", groups)
     rng = np.random.default_rng(seed)
     rows = max(1, _DRAWN // max(len(groups) * together, 1)) * together
     values: list[np.ndarray] = []

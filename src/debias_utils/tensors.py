@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from . import arrays
+from .errors import holds
 
 
 def floats(name: str, x: Any) -> torch.Tensor:
@@ -58,7 +59,7 @@ def check_finite(name: str, x: torch.Tensor) -> None:
     if broken.any():
         place = broken.nonzero()[0].tolist()
         first = f"; the first that is not finite is at {place}" if place else ""
-        raise ValueError(f"{name} holds {int(broken.sum())} NaN or infinite values of {x.numel()}{first}")
+        raise ValueError(f"{name} {holds(name)} {int(broken.sum())} NaN or infinite values of {x.numel()}{first}")
 
 
 def is_number(value: Any) -> bool:

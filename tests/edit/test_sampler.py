@@ -480,6 +480,7 @@ def test_bad_calls(pix2pix, people16, condition):
     sampler = Sampler(pix2pix, people16, steps=1)
     for call, message in [
         (lambda: Sampler(pix2pix, people16[:0]), "at least one picture"),
+        (lambda: Sampler(pix2pix, None), "need pictures as a float tensor .* got NoneType"),
         (lambda: sampler(condition[:2], ALL), r"need conditions \(3, 77, 16\) of floats for these rows, got \(2, 77, 16\)"),
         (lambda: sampler(condition[:, :5], ALL), r"got \(3, 5, 16\)"),
         (lambda: sampler(condition, ALL + 1), r"rows run from 0 to 2, got \[1, 2, 3\]"),

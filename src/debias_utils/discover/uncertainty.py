@@ -110,7 +110,8 @@ def t_interval(
 ) -> tuple[float, float, float]:
     """Mean and Student's t interval of a few independent values, such as one for each training: wide for few, but honest.
 
-    For a dozen people or more `mean_interval` is the book's rule; it cannot resample three values.
+    For a dozen people or more `mean_interval` is the book's rule; it cannot resample three values. Without a `support` the ends
+    of an interval of rates may leave [0, 1]: Student's t knows nothing of bounds.
 
     Args:
         values: (n,), n at least 2. support: (low, high), which the interval does not leave, such as (0, 1) for shares; by

@@ -37,6 +37,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import check_choice, check_whole
+from ..models.pictures import check_pictures
 from ..tensors import check_finite, is_number
 from .schedulers import DETERMINISTIC as DETERMINISTIC
 from .schedulers import check_runs, ddim, detached_coefficients
@@ -103,6 +104,7 @@ class Sampler:
         k: int = 1,
         checkpoint: bool = True,
     ):
+        check_pictures(images)
         self.model, self.guidance, self.gradient, self.steps, n = model, guidance, gradient, steps, len(images)
         self.checkpoint = checkpoint
         self.scheduler = ddim(model.scheduler) if scheduler is None else copy.deepcopy(scheduler)

@@ -159,6 +159,10 @@ def cue_posterior(cues: Mapping[str, Any], likelihood: Mapping[str, Mapping[str,
         ValueError: no cue, one that is not given or has missing values or another length, groups that differ between the cues,
             a likelihood that is no probability.
     """
+    if not isinstance(likelihood, Mapping) or not all(isinstance(of_group, Mapping) for of_group in likelihood.values()):
+        raise ValueError(f"likelihood must be {{cue: {{group: P(cue | group)}}}}, got {type(likelihood).__name__}")
+    if not hasattr(cues, "keys"):  # dictionaries and tables have them
+        raise ValueError(f"cues must be {{cue: (n,) bool}}, got {type(cues).__name__}")
     if not likelihood or any(name not in cues for name in likelihood):
         raise ValueError(f"need each cue that has a likelihood, {list(likelihood)}, and at least one; got {list(cues)}")
     groups = list(next(iter(likelihood.values())))
