@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 
 
 def holds(name: str) -> str:
-    """The verb for what a value is called: "styles" hold, "x" and "basis" holds."""
-    return "hold" if name.endswith("s") and not name.endswith(("ss", "is", "us")) else "holds"
+    """The verb for what a value is called: "styles" and "strata" hold, "x", "basis" and "std of the statistics" holds."""
+    head = name.split(" of ")[0]
+    return "hold" if head.endswith("ata") or (head.endswith("s") and not head.endswith(("ss", "is", "us"))) else "holds"
 
 
 def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
