@@ -71,58 +71,11 @@ def world():
     return people, toonville.to_tensor(toonville.render(people))
 
 
-def tiny_parts(*, channels=(8, 16), image_size=16, seed=0):
-    """Seeded components of InstructPix2Pix with random weights: {"unet": ..., ...}, pictures of (image_size, image_size)."""
-    import torch
-    from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler, UNet2DConditionModel
-    from tokenizers.pre_tokenizers import ByteLevel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-
-    # CLIP's byte-level BPE with merges for a few words; all others are read letter by letter
-    merges = [
-        ("m", "a"),
-        ("ma", "k"),
-        ("mak", "e</w>"),
-        ("t", "h"),
-        ("th", "e</w>"),
-        ("ma", "n</w>"),
-        ("w", "o"),
-        ("wo", "man</w>"),
-    ]
-    letters = sorted(ByteLevel.alphabet())
-    words = [*letters, *(letter + "</w>" for letter in letters), *("".join(pair) for pair in merges)]
-    specials = ["<|startoftext|>", "<|endoftext|>"]
-    vocab = {word: i for i, word in enumerate([*words, *specials])}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        text = CLIPTextConfig(
-            vocab_size=len(vocab), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-            bos_token_id=len(vocab) - 2, eos_token_id=len(vocab) - 1, pad_token_id=len(vocab) - 1,
-        )  # fmt: skip
-        unet = UNet2DConditionModel(
-            sample_size=image_size // 2, in_channels=8, out_channels=4, block_out_channels=channels, layers_per_block=1,
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-            norm_num_groups=4, attention_head_dim=4, cross_attention_dim=16,
-        )  # fmt: skip
-        vae = AutoencoderKL(
-            sample_size=image_size, latent_channels=4, block_out_channels=channels, layers_per_block=1, norm_num_groups=4,
-            down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
-        )  # fmt: skip
-        scheduler = EulerAncestralDiscreteScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", timestep_spacing="leading", steps_offset=1
-        )
-        return {
-            "unet": unet,
-            "vae": vae,
-            "text_encoder": CLIPTextModel(text),
-            "tokenizer": CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=77),
-            "scheduler": scheduler,
-        }
-
-
 @pytest.fixture(scope="session")
 def pix2pix():
     """A tiny InstructPix2Pix with random weights for 16 x 16 pictures; do not alter it."""
+    from tiny_editor import tiny_parts
+
     from debias_utils.models.pix2pix import Pix2Pix
 
     return Pix2Pix(**tiny_parts())

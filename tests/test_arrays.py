@@ -42,9 +42,9 @@ def test_booleans_in_any_form():
 
 
 def test_places_are_named():
-    with pytest.raises(ValueError, match="x hold 2 NaN, the first at axis 0 0, axis 1 1, axis 2 0"):
+    with pytest.raises(ValueError, match="x holds 2 NaN, the first at axis 0 0, axis 1 1, axis 2 0"):
         floats("x", [[[1], [np.nan]], [[np.nan], [1]]])
-    with pytest.raises(ValueError, match="x hold 1 NaN, the first at person 1"):
+    with pytest.raises(ValueError, match="x holds 1 NaN, the first at person 1"):
         floats("x", [1, None], axes=["person"])
     with pytest.raises(ValueError, match="x must be finite, got 2 infinite values, the first at item 1"):
         floats("x", [1, -np.inf, np.inf])
@@ -68,7 +68,7 @@ def test_masked_rows_and_entries_of_a_list():
     assert array(rows).tolist() == [[1, None], [1, 1]]
     assert array([1.0, np.ma.masked, 3]).tolist() == [1, None, 3]
     assert array([0, torch.ones((), requires_grad=True)]).tolist() == [0, 1]
-    with pytest.raises(ValueError, match="x hold 1 NaN, the first at row 0, column 1"):
+    with pytest.raises(ValueError, match="x holds 1 NaN, the first at row 0, column 1"):
         floats("x", rows)
 
 
@@ -93,7 +93,7 @@ def test_labels_far_apart_are_those_of_numpy_in_every_whole_type(kind):
 
 def test_labels_of_any_sequence():
     assert labels("x", deque(["b", "a", "b"]))[0] == ["a", "b"]
-    with pytest.raises(ValueError, match=r"x hold 1 missing labels .* at item 1"):
+    with pytest.raises(ValueError, match=r"x holds 1 missing labels .* at item 1"):
         labels("x", deque(["a", np.nan, "b"]))
     with pytest.raises(ValueError, match=r"x must be words, numbers or the like, .*unhashable type: 'dict'"):
         labels("x", [{}, {"a": 1}])

@@ -589,8 +589,8 @@ GOOD = ranked("a", "b", "a", "b")
         (lambda: attribute_shift([[1, 0], [0.5, 0.4]], np.eye(2)), "sum to 1 in each row, got a sum of 0.9 in row 1"),
         (lambda: attribute_shift([["a", "b"]], np.eye(2)), "before must be numbers"),
         (lambda: worst_group_recall(GOOD[0], np.zeros(4, bool), GOOD[1], 2), "no item is relevant"),
-        (lambda: worst_group_recall(GOOD[0], [1, np.nan, 0, 1], GOOD[1], 2), "relevant hold 1 NaN, the first at item 1"),
-        (lambda: worst_group_recall(GOOD[0], [True, None, False, True], GOOD[1], 2), "relevant hold 1 NaN, the first at item 1"),
+        (lambda: worst_group_recall(GOOD[0], [1, np.nan, 0, 1], GOOD[1], 2), "relevant holds 1 NaN, the first at item 1"),
+        (lambda: worst_group_recall(GOOD[0], [True, None, False, True], GOOD[1], 2), "relevant holds 1 NaN, the first at item 1"),
         (lambda: worst_group_recall(GOOD[0], [2, 0, 1, 1], GOOD[1], 2), "relevant must hold True or False, got 2 at item 0"),
         (lambda: ndkl([1.0, None, pd.NA, 2], GOOD[1]), "scores hold 2 NaN, the first at query 0, item 1"),
         (lambda: ndkl(pd.Series([1.0, None, 2, 3], dtype="Float64"), GOOD[1]), "scores hold 1 NaN, the first at query 0, item 1"),
@@ -619,3 +619,9 @@ GOOD = ranked("a", "b", "a", "b")
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_floor_needs_groups():
+    for groups in (None, 3):
+        with pytest.raises(ValueError, match="groups must be"):
+            random_floor(ndkl, groups)

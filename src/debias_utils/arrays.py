@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from .errors import holds
+
 
 def array(values: Any) -> np.ndarray:
     """An array from a list, an array, a column of a table or a torch tensor on any device; masked entries become None."""
@@ -66,7 +68,7 @@ def numbers(name: str, values: Any, *, axes: Sequence[str] = (), finite: bool = 
         x = x.astype(np.float32)
     if not missing and x.dtype.kind == "f" and x.size and np.isnan(x.max()):  # the maximum of anything with NaN
         nan = np.isnan(x)
-        raise ValueError(f"{name} hold {nan.sum()} NaN, the first at {_first(nan, axes)}")
+        raise ValueError(f"{name} {holds(name)} {nan.sum()} NaN, the first at {_first(nan, axes)}")
     if finite and not missing and x.dtype.kind == "f" and x.size and not (np.isfinite(x.max()) and np.isfinite(x.min())):
         infinite = np.isinf(x)
         raise ValueError(f"{name} must be finite, got {infinite.sum()} infinite values, the first at {_first(infinite, axes)}")
@@ -136,7 +138,9 @@ def _object_labels(name: str, x: np.ndarray) -> tuple[list[Any], np.ndarray]:
 
 
 def _missing_labels(name: str, missing: np.ndarray) -> ValueError:
-    return ValueError(f"{name} hold {missing.sum()} missing labels (None or NaN), the first at item {int(missing.argmax())}")
+    return ValueError(
+        f"{name} {holds(name)} {missing.sum()} missing labels (None or NaN), the first at item {int(missing.argmax())}"
+    )
 
 
 def _from_objects(name: str, x: np.ndarray) -> np.ndarray:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+def holds(name: str) -> str:
+    """The verb for what a value is called: "styles" and "strata" hold, "x", "basis" and "std of the statistics" holds."""
+    head = name.split(" of ")[0]
+    return "hold" if head.endswith("ata") or (head.endswith("s") and not head.endswith(("ss", "is", "us"))) else "holds"
 
 
 def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
@@ -32,14 +38,25 @@ def check_unit_interval(name: str, value: float) -> None:
         raise ValueError(f"{name} must lie in [0, 1], got {value!r}")
 
 
-def check_positive(name: str, value: int) -> None:
-    """Raise ``ValueError`` unless ``value`` is a whole number of at least 1; 2.0 is none, nothing can be counted with it."""
+def check_whole(name: str, value: Any, *, at_least: int = 1, at_most: int | None = None, limit: str = "") -> int:
+    """``value`` as an int; ``ValueError`` unless it is one whole number in range, and of a whole type: 2.0 and True are none.
+
+    ``limit``: what the largest is called in the error, such as "n = ".
+    """
     try:
-        number = 0 if isinstance(value, bool) else operator.index(value)
+        number = None if "bool" in str(getattr(value, "dtype", type(value))) else operator.index(value)
     except TypeError:  # no whole number, or many
-        number = 0
-    if number < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        number = None
+    if number is None or number < at_least or (at_most is not None and number > at_most):
+        allowed = f"of at least {at_least}" if at_most is None else f"from {at_least} to {limit}{at_most}"
+        kind = f", a {type(value).__name__}" if number is None else ""
+        raise ValueError(f"{name} must be a whole number {allowed}, got {value!r}{kind}")
+    return number
+
+
+def check_positive(name: str, value: Any) -> int:
+    """``value`` as an int; ``ValueError`` unless it is a whole number of at least 1, see `check_whole`."""
+    return check_whole(name, value)
 
 
 def check_probabilities(name: str, rows: np.ndarray, *, tolerance: float = 0.01) -> None:

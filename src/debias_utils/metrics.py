@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import array, booleans, floats, labels, numbers
-from .errors import check_choice, check_positive, check_probabilities
+from .errors import check_choice, check_positive, check_probabilities, check_whole
 from .measured import FlooredWarning, MeasuredArray, MeasuredDict, MeasuredFloat
 
 ZERO_RULES = ("floor", "-inf", "exclude")
@@ -267,7 +267,9 @@ def random_floor(
         {"mean", "low", "high"}. No `FlooredWarning` is given; the conventions list under "floored" whom it would be about.
     """
     check_positive("repeats", repeats)
+    check_whole("seed", seed, at_least=0)
     check_positive("together", together)
+    labels("groups", groups)
     rng = np.random.default_rng(seed)
     rows = max(1, _DRAWN // max(len(groups) * together, 1)) * together
     values: list[np.ndarray] = []
@@ -398,9 +400,7 @@ def _unit(name: str, x: np.ndarray, *, change: bool = True) -> np.ndarray:
 
 
 def _check_k(k: int, n: int) -> int:
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= n:
-        raise ValueError(f"k must be a whole number from 1 to n = {n}, got {k!r}")
-    return int(k)
+    return check_whole("k", k, at_most=n, limit="n = ")
 
 
 def _target_shares(target: Any, names: list, codes: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from . import assets
 from .debias.words import AGE_SETS, GENDER_SETS, RACE_SETS, Sets
-from .errors import check_choice
+from .errors import check_choice, check_whole
 from .toonville.elements import channels_of_elements, element_names
 from .toonville.instructions import instruction
 from .toonville.people import EVALUATION_SEED, PER_CELL
@@ -301,10 +301,10 @@ def load_profile(name: str = "mini", *, device: str = "auto", seed: int = 0) -> 
         seed: decides the evaluation people and everything random in a chapter.
 
     Raises:
-        ValueError: unknown profile or device; names the choices.
+        ValueError: unknown profile or device (names the choices); a seed that is no whole number from 0.
     """
     check_choice("profile", name, PROFILES)
-    return Profile(name=name, device=_device(device), seed=int(seed), **PROFILES[name])
+    return Profile(name=name, device=_device(device), seed=check_whole("seed", seed, at_least=0), **PROFILES[name])
 
 
 def _device(device: str) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import numbers
-import operator
 from typing import Any
 
 import numpy as np
 import torch
 
 from . import arrays
+from .errors import holds
 
 
 def floats(name: str, x: Any) -> torch.Tensor:
@@ -59,18 +59,7 @@ def check_finite(name: str, x: torch.Tensor) -> None:
     if broken.any():
         place = broken.nonzero()[0].tolist()
         first = f"; the first that is not finite is at {place}" if place else ""
-        raise ValueError(f"{name} holds {int(broken.sum())} NaN or infinite values of {x.numel()}{first}")
-
-
-def check_whole(name: str, value: Any, *, at_least: int = 1) -> None:
-    """Raise ``ValueError`` unless `value` is a whole number, and of a whole type: 2.0 is none."""
-    try:
-        number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or number < at_least:
-        kind = f", a {type(value).__name__}" if number is None else ""
-        raise ValueError(f"{name} must be a whole number of at least {at_least}, got {value!r}{kind}")
+        raise ValueError(f"{name} {holds(name)} {int(broken.sum())} NaN or infinite values of {x.numel()}{first}")
 
 
 def is_number(value: Any) -> bool:

@@ -303,7 +303,7 @@ NAN = np.full((2, D), np.nan)
         (lambda: BiasSubspace.span(X[:2], tolerance=np.nan), r"tolerance must lie in \[0, 1\), got nan"),
         (lambda: ONE.join(X), "another BiasSubspace only, got ndarray"),
         (lambda: printed_projection(NAN, X[:1]), r"x holds 48 NaN"),
-        (lambda: printed_projection(X, NAN), "vectors holds 48 NaN"),
+        (lambda: printed_projection(X, NAN), "vectors hold 48 NaN"),
         (lambda: printed_projection(X, 0 * X), r"length 0 have no direction \(5 of 5 rows"),
         (lambda: ONE.project_out(X, skip_first=1), r"for tokens \(b, t, d\)"),
         (lambda: ONE.project_out(X[None], skip_first=6), "got 6"),
@@ -394,3 +394,11 @@ def test_official_subspace(fixtures):
     pairs = data["vectors_loaded"][data["pairs"]]  # (12, 2, 50)
     ratio = data["pca_explained_variance_ratio"]
     assert np.allclose(BiasSubspace.fit(list(pairs), n_components=0).explained[: len(ratio)], ratio, atol=2e-6)
+
+
+@pytest.mark.parametrize("scale", [1e30, 1e-30])
+def test_vectors_whose_squares_overflow_or_underflow_are_projected_as_any_others(scale):
+    subspace = BiasSubspace(np.eye(4)[:1])
+    for x in (np.full(4, scale, np.float32), torch.full((2, 4), scale)):
+        found = np.asarray(subspace.project_out(x))
+        assert np.allclose(found, np.broadcast_to([0, 3**-0.5, 3**-0.5, 3**-0.5], found.shape), atol=1e-6)

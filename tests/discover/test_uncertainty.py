@@ -44,7 +44,7 @@ def test_bootstrap_refuses_samples_that_are_not_pairs():
         bootstrap(later, np.zeros(4), np.array([0, 0, 0, 0, 0, 1, 1, 1]))
     with pytest.raises(ValueError, match=r"got \[\]"):
         bootstrap(later)
-    with pytest.raises(ValueError, match="sample 1 hold 1 NaN, the first at item 2"):
+    with pytest.raises(ValueError, match="sample 1 holds 1 NaN, the first at item 2"):
         bootstrap(later, np.zeros(4), np.array([0, 0, np.nan, 0]))
 
 
@@ -147,11 +147,11 @@ def test_bad_input():
         permutation_test([True] * 4, [True, True, False, False], strata=[1, 1, 2])
     with pytest.raises(ValueError, match=r"strata hold 1 missing labels .*, the first at item 2"):
         permutation_test([True] * 4, [True, True, False, False], strata=["a", "a", None, "a"])
-    with pytest.raises(ValueError, match="missed hold 1 NaN, the first at item 0"):
+    with pytest.raises(ValueError, match="missed holds 1 NaN, the first at item 0"):
         permutation_test([np.nan, 1, 0, 0], [True, True, False, False])
     with pytest.raises(ValueError, match=r"members must hold True or False, got 0\.2"):
         share_over_seeds(np.eye(3), [0.2, 1, 0])
-    with pytest.raises(ValueError, match="missed hold 1 NaN, the first at row 1, column 2"):
+    with pytest.raises(ValueError, match="missed holds 1 NaN, the first at row 1, column 2"):
         share_over_seeds([[0, 1, 1], [0, 0, np.nan]], np.ones(3))
     with pytest.raises(ValueError, match="nobody is misranked"):
         share_over_seeds(np.zeros((2, 3)), np.ones(3))
@@ -223,7 +223,7 @@ def test_bootstrap_takes_finite_numbers_and_labels():
         return values[label == "b"].mean() - values[label == "a"].mean()
 
     assert bootstrap(apart, x, groups) == bootstrap(apart, x, pd.Series(groups)) == bootstrap(apart, x, groups.tolist())
-    with pytest.raises(ValueError, match="sample 1 hold 1 missing labels"):
+    with pytest.raises(ValueError, match="sample 1 holds 1 missing labels"):
         bootstrap(apart, x[:3], ["a", np.nan, "b"])
     flags = np.arange(40) < 9  # whole numbers and bools stay what they are
     assert bootstrap(lambda values, chosen: values[chosen].mean(), x, flags, repeats=50)[0] == 4

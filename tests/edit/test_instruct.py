@@ -124,7 +124,7 @@ def test_the_bar_counts_calls_of_the_unet(pix2pix, people16, capsys):
         ({"instructions": "make"}, r"write \['make'\]"),
         ({"instructions": torch.zeros(2, 5, 16)}, r"finite conditions \(m, 77, 16\) .* each of 3, got \(2, 5, 16\)"),
         ({"instructions": torch.zeros(2, 1, 77, 16)}, r"got \(2, 1, 77, 16\)"),
-        ({"instructions": torch.full((1, 77, 16), torch.nan)}, "instructions holds 1232 NaN or infinite values of 1232"),
+        ({"instructions": torch.full((1, 77, 16), torch.nan)}, "instructions hold 1232 NaN or infinite values of 1232"),
         ({"instructions": torch.zeros(0, 77, 16)}, "finite conditions"),
         ({"chunk_size": 2.0}, "chunk_size must be a whole number of at least 1, got 2.0"),
         ({"guidance": 7.5}, "two finite scales"),

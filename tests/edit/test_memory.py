@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import tiny_parts
+from tiny_editor import tiny_parts
 
 from debias_utils.edit.memory import sampler_bytes, saved_bytes, stable_diffusion, weight_bytes
 from debias_utils.models.pix2pix import Pix2Pix

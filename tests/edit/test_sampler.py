@@ -417,10 +417,7 @@ def test_it_is_a_decoder_for_the_one_optimiser(pix2pix, people16, condition, way
         ({"rows": [0, 3]}, r"positions among the 3 pictures, got \[0, 3\]"),
         ({"people": [1, 2]}, r"3 whole numbers from 0, one for each picture, got \[1, 2\]"),
         ({"people": [-1, 0, 1]}, r"got \[-1, 0, 1\]"),
-        (
-            {"scheduler": DDIMInverseScheduler()},
-            "the step of DDIMInverseScheduler takes no generator.*choose .*'DDIMScheduler'",
-        ),
+        ({"scheduler": DDIMInverseScheduler()}, "DDIMInverseScheduler goes from a picture to noise.*choose .*'DDIMScheduler'"),
         ({"steps": 2.0}, "steps must be a whole number of at least 1, got 2.0, a float"),
         ({"steps": True}, "got True"),
         ({"guidance": 7.5}, "two finite scales, of text and of image, or None; got 7.5"),
@@ -483,6 +480,7 @@ def test_bad_calls(pix2pix, people16, condition):
     sampler = Sampler(pix2pix, people16, steps=1)
     for call, message in [
         (lambda: Sampler(pix2pix, people16[:0]), "at least one picture"),
+        (lambda: Sampler(pix2pix, None), "need pictures as a float tensor .* got NoneType"),
         (lambda: sampler(condition[:2], ALL), r"need conditions \(3, 77, 16\) of floats for these rows, got \(2, 77, 16\)"),
         (lambda: sampler(condition[:, :5], ALL), r"got \(3, 5, 16\)"),
         (lambda: sampler(condition, ALL + 1), r"rows run from 0 to 2, got \[1, 2, 3\]"),

@@ -188,7 +188,7 @@ def test_long_half_precision_texts_have_a_length():
         (lambda: text_delta(STD, STD[:1]), r"fit together, got \(5,\) and \(1,\)"),
         (lambda: text_delta(torch.stack([STD] * 3), torch.stack([STD] * 2)), r"got \(3, 5\) and \(2, 5\)"),
         (lambda: text_delta(["nurse"], STD), "target must hold real numbers, got list"),
-        (lambda: edit(HOLES[None], STD, alpha=1.0), r"styles holds 2 NaN .* at \[0, 1\]"),
+        (lambda: edit(HOLES[None], STD, alpha=1.0), r"styles hold 2 NaN .* at \[0, 1\]"),
         (lambda: edit(STD[None], HOLES, alpha=1.0), r"direction holds 2 NaN .* at \[1\]"),
         (lambda: edit(torch.ones(2, 5), torch.ones(2, 5), alpha=1.0), r"need direction \(S,\) with S = 5, got shape \(2, 5\)"),
         (lambda: edit(torch.ones(2, 5), STD[:1], alpha=1.0), r"got shape \(1,\)"),

@@ -219,21 +219,21 @@ ONE = {"a": {"x": 0.5, "y": 0.5}}
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: reliability([0.5, np.nan], [True, True], bins=1), "confidence hold 1 NaN, the first at item 1"),
-        (lambda: reliability([0.5, 0.6], [True, None], bins=1), "right hold 1 NaN, the first at item 1"),
+        (lambda: reliability([0.5, np.nan], [True, True], bins=1), "confidence holds 1 NaN, the first at item 1"),
+        (lambda: reliability([0.5, 0.6], [True, None], bins=1), "right holds 1 NaN, the first at item 1"),
         (lambda: reliability([50, 97], [True, True], bins=1), "confidence must lie in"),
-        (lambda: calibration_error([0.5, 0.6], [np.nan, 1.0], bins=1), "right hold 1 NaN, the first at item 0"),
+        (lambda: calibration_error([0.5, 0.6], [np.nan, 1.0], bins=1), "right holds 1 NaN, the first at item 0"),
         (lambda: calibration_error([0.5, 0.6], [0.3, 1.0], bins=1), "right must hold True or False, got 0.3"),
         (lambda: calibration_error([80, 90], [True, True], bins=1), "confidence must lie in"),
         (lambda: calibration_error([-1.2, 0.4], [True, True], bins=1), "confidence must lie in"),
-        (lambda: calibrated([np.nan] * 20), "confidence hold 20 NaN"),
+        (lambda: calibrated([np.nan] * 20), "confidence holds 20 NaN"),
         (lambda: calibrated([80.0] * 20), "confidence must lie in"),
         (lambda: calibrated([0.5] * 20, repeats=0), "repeats must be a whole number"),
         (lambda: fit_scale([[np.nan, 0.2]], [0]), "cosines hold 1 NaN"),
         (lambda: fit_scale([[0.1, 0.2]], [np.nan]), "labels hold 1 NaN"),
         (lambda: fit_scale([[0.1, 0.2]], [-1]), "labels must be whole numbers from 0 to 1"),
         (lambda: fit_scale([[0.1, 0.2]], [2]), "labels must be whole numbers from 0 to 1"),
-        (lambda: cue_posterior({"a": [True, None]}, ONE), r"cues\['a'\] hold 1 NaN, the first at item 1"),
+        (lambda: cue_posterior({"a": [True, None]}, ONE), r"cues\['a'\] holds 1 NaN, the first at item 1"),
         (lambda: cue_posterior({"b": [True]}, ONE), r"need each cue that has a likelihood, \['a'\].* got \['b'\]"),
         (lambda: cue_posterior({"a": [True]}, {}), "at least one"),
         (lambda: cue_posterior({"a": [True], "b": [True]}, {**ONE, "b": {"x": 0.5, "z": 0.5}}), "a likelihood for each of"),
@@ -245,11 +245,11 @@ ONE = {"a": {"x": 0.5, "y": 0.5}}
         (lambda: leaned([[90.0, 10.0]], [[0, 1]], 1.0), "probabilities must be probabilities in"),
         (lambda: leaned([[2.0, -1.0]], [[0, 1]], 1.0), "probabilities must be probabilities in"),
         (lambda: leaned([[0.5, 0.5]], [[0, np.nan]], 1.0), "towards hold 1 NaN"),
-        (lambda: leaned([[0.5, 0.5]], [[0, 1]], np.nan), "strength hold 1 NaN"),
+        (lambda: leaned([[0.5, 0.5]], [[0, 1]], np.nan), "strength holds 1 NaN"),
         (lambda: leaned([[0.5, 0.5]], [[0, 1]], np.inf), "strength must be finite"),
         (lambda: lean([np.nan, 0.2], [True, False]), "log_odds hold 1 NaN"),
         (lambda: lean([np.inf, 0.2], [True, False]), "log_odds must be finite"),
-        (lambda: lean([0.1, 0.2, 0.3], [True, False, np.nan]), "coded hold 1 NaN, the first at item 2"),
+        (lambda: lean([0.1, 0.2, 0.3], [True, False, np.nan]), "coded holds 1 NaN, the first at item 2"),
     ],
 )
 def test_what_is_missing_or_no_probability_is_refused(call, message):
@@ -280,3 +280,16 @@ def test_bad_input(clip):
     for scale in (float("nan"), 0.0, -3.0, float("inf")):
         with pytest.raises(ValueError, match="the scale of 'gender' must be a number above 0"):
             ZeroShot(clip, WORDS, GENDERS, scales={"gender": scale})
+
+
+@pytest.mark.parametrize("likelihood", [["beard"], {"beard": [0.2, 0.3]}, pd.DataFrame({"beard": [0.2]})])
+def test_a_likelihood_is_a_dictionary_of_dictionaries(likelihood):
+    with pytest.raises(ValueError, match=r"likelihood must be \{cue: \{group: P\(cue \| group\)\}\}, got "):
+        cue_posterior({"beard": [True]}, likelihood)
+
+
+def test_cues_are_named_in_a_dictionary_or_a_table():
+    likelihood = {"beard": {"a": 0.2, "b": 0.6}}
+    with pytest.raises(ValueError, match=r"cues must be \{cue: \(n,\) bool\}, got list"):
+        cue_posterior(["beard"], likelihood)
+    assert np.allclose(cue_posterior(pd.DataFrame({"beard": [True]}), likelihood), [[0.25, 0.75]])

@@ -133,3 +133,24 @@ def test_a_text_that_just_fits_is_whole(clip):
     assert clip.tokenize([fits])[0, -1] == clip.tokenizer.eot_token_id
     with pytest.raises(ValueError, match="; 'here' would be cut"):
         clip.encode_text([fits + " here"])
+
+
+def test_no_pictures_have_no_embeddings(clip, vit):
+    for model in (clip, vit):
+        found = model.encode_image(torch.zeros(0, 3, 64, 64))
+        assert found.shape == (0, model.embed_dim)
+        assert found.dtype == torch.float32
+
+
+@pytest.mark.parametrize("pretrained", [True, 3, ["openai"]])
+def test_pretrained_is_a_tag_or_a_file(pretrained):
+    with pytest.raises(ValueError, match="pretrained must be a tag of open_clip or a file of weights, got "):
+        Clip.load("RN50", pretrained=pretrained)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".bin", ".safetensors"])
+def test_an_empty_file_holds_no_weights(tmp_path, suffix):
+    file = tmp_path / f"empty{suffix}"
+    file.touch()
+    with pytest.raises(ValueError, match="is empty: it holds no weights"):
+        Clip.load("ViT-B-32", pretrained=file, quick_gelu=False)

@@ -57,7 +57,7 @@ def test_articles():
         ({}, {"mention": {"genders": 1}}, "unknown attribute in mention 'genders'; choose one of: 'gender'"),
         ({}, {"mention": {"gender": 75}}, r"mention\['gender'\] must lie in \[0, 1\], got 75"),
         ({}, {"mention": {"age": float("nan")}}, r"mention\['age'\] must lie in \[0, 1\], got nan"),
-        ({}, {"seed": 0.5}, "seed must be a whole number from 0, got 0.5"),
+        ({}, {"seed": 0.5}, "seed must be a whole number of at least 0, got 0.5"),
     ],
 )
 def test_bad_input(change, options, message):

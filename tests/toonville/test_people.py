@@ -110,7 +110,7 @@ def test_cue_ceiling_by_hand():
         (lambda: p.dress(p.sample(2), "nurse", shown={"tool": 0.0}), "every part of the outfit has probability 0"),
         (lambda: p.stereotype_probability(0.5, "age"), "unknown attribute 'age'"),
         (lambda: p.sample(10.0), "n must be a whole number of at least 1, got 10.0, a float"),
-        (lambda: p.sample(10, seed=1.5), "seed must be a whole number from 0, got 1.5"),
+        (lambda: p.sample(10, seed=1.5), "seed must be a whole number of at least 0, got 1.5"),
         (lambda: p.balanced(2.0), "per_cell must be a whole number .* got 2.0"),
         (lambda: p.sample_faces("feminine", ["tan"], ["young"]), r"gender must be \(n,\) labels, got 'feminine'"),
         (

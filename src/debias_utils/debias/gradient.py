@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ..errors import check_choice, check_unit_interval
-from ..tensors import at_least_float32, check_whole, floats, is_number
+from ..errors import check_choice, check_unit_interval, check_whole
+from ..tensors import at_least_float32, floats, is_number
 
 Decode = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]

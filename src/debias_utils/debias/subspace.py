@@ -143,6 +143,7 @@ class BiasSubspace:
         kept, work = tensor[:, :skip_first] if skip_first else None, tensor[:, skip_first:] if skip_first else tensor
         work = at_least_float32(work)  # a basis in half precision is not orthonormal
         basis = torch.tensor(self.basis, dtype=work.dtype, device=work.device)
+        work = work / _extreme(work) if normalize else work
         left = work - work @ basis.T @ basis
         if normalize:
             _refuse((work == 0).all(dim=-1), "x is a zero vector, which leaves nothing to normalise; normalize=False keeps it")
@@ -227,9 +228,18 @@ def _count(n_components: int | float, explained: np.ndarray) -> int:
 
 def _unit(x: torch.Tensor, *, compared_to: torch.Tensor, error: str) -> torch.Tensor:
     """Rows of x (..., d) at length 1; those that are mere rounding beside the rows of `compared_to` raise `error`."""
+    scale = _extreme(compared_to)
+    x, compared_to = x / scale, compared_to / scale
     length = x.norm(dim=-1, keepdim=True)
     _refuse((length <= _NOTHING * compared_to.norm(dim=-1, keepdim=True))[..., 0], error)
     return x / length
+
+
+def _extreme(x: torch.Tensor) -> torch.Tensor:
+    """(..., 1) the largest value of rows (..., d) whose squares could not be added up, 1 for all others."""
+    largest, limits = x.detach().abs().amax(dim=-1, keepdim=True), torch.finfo(x.dtype)
+    extreme = (largest > limits.max**0.5 / x.shape[-1]) | ((largest > 0) & (largest < limits.tiny**0.5 / limits.eps))
+    return torch.where(extreme, largest, 1)
 
 
 def _refuse(rows: torch.Tensor, error: str) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..arrays import array, booleans, floats, labels, numbers
-from ..errors import check_choice
+from ..errors import check_choice, check_whole
 
 MISRANK_RULES = ("r-precision", "threshold", "zero-shot")
 
@@ -145,10 +145,9 @@ def top(scores: Any, k: int) -> np.ndarray:
     scores = numbers("scores", scores)
     if scores.ndim != 1:
         raise ValueError(f"scores must be (n,), got {scores.shape}")
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= len(scores):
-        raise ValueError(f"k must be from 1 to n = {len(scores)}, got {k!r}")
+    k = check_whole("k", k, at_most=len(scores), limit="n = ")
     # backwards, and not by the negative, which for unsigned numbers and Booleans has another order
-    return len(scores) - 1 - np.argsort(scores[::-1], kind="stable")[::-1][: int(k)]
+    return len(scores) - 1 - np.argsort(scores[::-1], kind="stable")[::-1][:k]
 
 
 def indices(values: Sequence[Any], choices: Sequence[Any]) -> np.ndarray:

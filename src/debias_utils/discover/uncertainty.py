@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import array, booleans, labels, numbers
-from ..errors import check_positive
+from ..errors import check_positive, check_whole
 from .intervals import check_confidence, check_support, equal_limits, finite_values, mean_interval, rounding, support_of
 
 
@@ -33,6 +33,7 @@ def bootstrap(statistic: Callable[..., Any], *samples: Any, confidence: float = 
 
     check_confidence(confidence)
     check_positive("repeats", repeats)
+    check_whole("seed", seed, at_least=0)
     arrays = [_sample(f"sample {i}", sample) for i, sample in enumerate(samples)]
     lengths = [len(x) if x.ndim else 0 for x in arrays]
     if len(set(lengths)) != 1 or lengths[0] < 2:
@@ -84,6 +85,7 @@ def share_over_seeds(missed: Any, members: Any, *, confidence: float = 0.95, rep
     missed, members = booleans("missed", missed), booleans("members", members)
     check_confidence(confidence)
     check_positive("repeats", repeats)
+    check_whole("seed", seed, at_least=0)
     if missed.ndim != 2 or members.shape != missed.shape[1:]:
         raise ValueError(f"need missed (s, n) and members (n,), got {missed.shape} and {members.shape}")
     if not missed.any():
@@ -108,7 +110,8 @@ def t_interval(
 ) -> tuple[float, float, float]:
     """Mean and Student's t interval of a few independent values, such as one for each training: wide for few, but honest.
 
-    For a dozen people or more `mean_interval` is the book's rule; it cannot resample three values.
+    For a dozen people or more `mean_interval` is the book's rule; it cannot resample three values. Without a `support` the ends
+    of an interval of rates may leave [0, 1]: Student's t knows nothing of bounds.
 
     Args:
         values: (n,), n at least 2. support: (low, high), which the interval does not leave, such as (0, 1) for shares; by
@@ -149,6 +152,7 @@ def permutation_test(missed: Any, members: Any, *, strata: Any = None, repeats: 
     """
     missed, members = booleans("missed", missed), booleans("members", members)
     check_positive("repeats", repeats)
+    check_whole("seed", seed, at_least=0)
     if missed.ndim != 1 or members.shape != missed.shape:
         raise ValueError(f"missed and members need one length, (n,), got {missed.shape} and {members.shape}")
     strata = labels("strata", np.zeros(len(missed), int) if strata is None else strata, n=len(missed))[1]

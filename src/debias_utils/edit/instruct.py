@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ..errors import check_whole
 from ..models.pix2pix import Pix2Pix
-from ..tensors import check_finite, check_whole, floats
+from ..tensors import check_finite, floats
 from .sampler import Sampler
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..errors import check_whole
 from ..models.pix2pix import Pix2Pix
-from ..tensors import check_whole
 
 
 def stable_diffusion() -> Pix2Pix:

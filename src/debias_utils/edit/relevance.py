@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 
-from ..errors import check_choice
-from ..tensors import at_least_float32, check_finite, check_whole, floats, is_number
+from ..errors import check_choice, check_whole
+from ..tensors import at_least_float32, check_finite, floats, is_number
 from .styleclip import check_channels
 
 if TYPE_CHECKING:

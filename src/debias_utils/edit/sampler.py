@@ -29,7 +29,6 @@ once, where gradients are asked for again and again.
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -37,19 +36,16 @@ import numpy as np
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from ..errors import check_choice
-from ..tensors import check_finite, check_whole, is_number
+from ..errors import check_choice, check_whole
+from ..models.pictures import check_pictures
+from ..tensors import check_finite, is_number
+from .schedulers import DETERMINISTIC as DETERMINISTIC
+from .schedulers import check_runs, ddim, detached_coefficients
 
 if TYPE_CHECKING:
     from ..models.pix2pix import Pix2Pix
 
 GRADIENTS = ("full", "last-k", "one-step", "detached")
-DETERMINISTIC = (  # whose steps draw no noise, as diffusers calls them without options; the DPM solvers unless "sde" is set
-    "DDIMScheduler", "PNDMScheduler", "EulerDiscreteScheduler", "HeunDiscreteScheduler", "LMSDiscreteScheduler",
-    "DEISMultistepScheduler", "UniPCMultistepScheduler", "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler",
-    "KDPM2DiscreteScheduler", "DDIMParallelScheduler",
-)  # fmt: skip
-NO_SIGNAL = 2**-24  # what diffusers' Euler, UniPC and DPM solvers write for abar = 0, at zero terminal SNR
 
 
 class Sampler:
@@ -87,7 +83,8 @@ class Sampler:
 
     Raises:
         ValueError: pictures as in `Pix2Pix.encode_image`; unknown choices; numbers out of range or of another type; a scheduler
-            that draws noise for which no seed can be set, that no gradient can pass, or whose steps fail or are not finite.
+            that draws noise for which no seed can be set, that no gradient can pass, or whose steps fail, are not finite, or do
+            not lead from noise to a picture along a training schedule; see `schedulers.check_runs`.
     """
 
     def __init__(
@@ -107,12 +104,15 @@ class Sampler:
         k: int = 1,
         checkpoint: bool = True,
     ):
+        check_pictures(images)
         self.model, self.guidance, self.gradient, self.steps, n = model, guidance, gradient, steps, len(images)
         self.checkpoint = checkpoint
         self.scheduler = ddim(model.scheduler) if scheduler is None else copy.deepcopy(scheduler)
         if n == 0:
             raise ValueError("need at least one picture")
-        self._check_scheduler()
+        if gradient is not None:
+            check_choice("gradient", gradient, GRADIENTS)
+        self._fixed = check_runs(self.scheduler, steps=steps, channels=model.vae.config.latent_channels, gradient=gradient)
         self.calls = len(self._start_scheduler().timesteps)
         pair = isinstance(guidance, (Sequence, np.ndarray)) and len(guidance) == 2 and all(map(is_number, guidance))
         if guidance is not None and not pair:
@@ -234,7 +234,7 @@ class Sampler:
 
     def _noise_options(self, index: torch.Tensor, rows: torch.Tensor) -> dict[str, Any]:
         """Generators for schedulers that draw noise at each step, from where the starting noise left them."""
-        if _draws_no_noise(self.scheduler):
+        if self._fixed:
             return {}
         if isinstance(self._generators, list):
             return {"generator": [self._generators[row].clone_state() for row in rows]}
@@ -244,55 +244,6 @@ class Sampler:
                 f"all {len(self.rows)}: draw all at once, or use seed and people"
             )
         return {"generator": self._generators.clone_state()}
-
-    def _check_scheduler(self) -> None:
-        scheduler = _check_scheduler(self.scheduler)
-        name, config = type(scheduler).__name__, scheduler.config
-        check_whole("steps", self.steps)
-        if self.steps > config.num_train_timesteps:
-            raise ValueError(f"steps must be at most {config.num_train_timesteps}, as many as in training, got {self.steps}")
-        fixed = _draws_no_noise(scheduler)
-        if not fixed and "generator" not in inspect.signature(scheduler.step).parameters:
-            raise ValueError(f"the step of {name} takes no generator, so that no seed fixes its noise; choose {DETERMINISTIC}")
-        if self.gradient is not None:
-            check_choice("gradient", self.gradient, GRADIENTS)
-            if not fixed:
-                shown = f"{name} with algorithm_type={config.algorithm_type}" if name in DETERMINISTIC else name
-                check_choice("scheduler for a gradient (without noise in its steps)", shown, DETERMINISTIC)
-            for clamp in ("clip_sample", "thresholding"):
-                if config.get(clamp):
-                    raise ValueError(
-                        f"{name} with {clamp}=True clamps the latents in each step and stops gradients: set it to False"
-                    )
-        self._try_scheduler({} if fixed else {"generator": torch.Generator()})
-        if config.get("rescale_betas_zero_snr") and config.get("prediction_type", "epsilon") == "epsilon":
-            raise ValueError(
-                f"{name} with rescale_betas_zero_snr=True leaves no signal in the noisiest step, where predicted noise tells "
-                "nothing of the picture: at zero terminal SNR a UNet must predict v, got prediction_type='epsilon'"
-            )
-
-    def _try_scheduler(self, options: dict[str, Any]) -> None:
-        """All steps on a single pixel: what fails or is not finite there fails in every picture."""
-        name = type(self.scheduler).__name__
-        try:
-            scheduler = self._start_scheduler()
-            noise = torch.ones(1, self.model.vae.config.latent_channels, 1, 1)
-            latents = noise * scheduler.init_noise_sigma
-            if self.gradient == "detached":
-                detached_coefficients(scheduler)
-            for t in scheduler.timesteps:
-                scheduler.scale_model_input(latents, t)
-                stepped = scheduler.step(noise, t, latents, **options)
-                latents = stepped.prev_sample
-                if not latents.isfinite().all():
-                    hint = (
-                        "; at zero terminal SNR a UNet must predict v" if scheduler.config.get("rescale_betas_zero_snr") else ""
-                    )
-                    raise ValueError(f"at timestep {float(t):g} they leave NaN or infinity{hint}")
-        except (NotImplementedError, AttributeError, TypeError, ValueError, IndexError) as error:
-            raise ValueError(f"{name} cannot run {self.steps} steps: {error}") from error
-        if self.gradient == "one-step" and getattr(stepped, "pred_original_sample", None) is None:
-            raise ValueError(f"the step of {name} makes no estimate of the clean latent for 'one-step'; choose DDIM")
 
     def _check_call(self, condition: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         """The pictures that the rows edit, (m,) on the CPU."""
@@ -309,73 +260,12 @@ class Sampler:
         return self.rows[index]
 
 
-def ddim(scheduler: Any) -> Any:
-    """A copy of a DDIM; of another scheduler its training schedule, and everything else as Stable Diffusion publishes it.
-
-    A plain `DDIMScheduler.from_config` would silently clamp the latents to [-1, 1] and end at another step.
-    """
-    from diffusers import DDIMScheduler
-
-    if isinstance(_check_scheduler(scheduler), DDIMScheduler):
-        return copy.deepcopy(scheduler)
-    published = {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1, "timestep_spacing": "leading"}
-    return DDIMScheduler.from_config(scheduler.config, **published)
-
-
-def detached_coefficients(scheduler: Any) -> torch.Tensor:
-    """What "detached" multiplies dL/de_t with, one for each timestep of a scheduler whose timesteps are set; their product is 1.
-
-    Of a UNet that predicts the noise: sqrt(abar_t) sqrt(1 - abar_t) / (1 - alpha_t), divided by the geometric mean; alpha_t and
-    its running product abar_t are those of training (Shen et al. 2024, as in their code). It evens out the steps: the
-    scheduler's path alone weighs e_t by the step in sqrt((1 - abar) / abar), so that the noisiest calls would drown the others.
-
-    Of one that predicts v, by the same principle (ours, they do not treat it): in terms of the angle with cos^2 = abar, a
-    deterministic step turns by the difference of the angles and adds its sine times v, so that v_t is weighed by the step in
-    the angle; the coefficient is one over it. It is finite at zero terminal SNR too.
-
-    Raises:
-        ValueError: a UNet that predicts the sample: the picture is the last call's alone, the other paths are 0. A noise that is
-            predicted at zero signal, abar_t = 0. A scheduler without a training schedule.
-    """
-    kind = scheduler.config.get("prediction_type", "epsilon")
-    check_choice("prediction_type for 'detached'", kind, ("epsilon", "v_prediction"))
-    if not hasattr(scheduler, "alphas_cumprod"):
-        raise ValueError(f"{type(scheduler).__name__} has no training schedule (alphas_cumprod), which 'detached' needs")
-    t = scheduler.timesteps.cpu().long()
-    total = scheduler.alphas_cumprod.cpu().double()
-    if kind == "v_prediction":
-        angle = total.where(total > NO_SIGNAL, 0).sqrt().acos()
-        logs = -angle.diff(prepend=angle.new_zeros(1))[t].log()
-    else:
-        total, beta = total[t], scheduler.betas.cpu().double()[t]
-        silent = t[total <= NO_SIGNAL]
-        if len(silent):
-            raise ValueError(f"the noise tells nothing of the picture at timestep {int(silent[0])}, where no signal is left")
-        logs = (total * (1 - total)).log() / 2 - beta.log()
-    return (logs - logs.mean()).exp()
-
-
 def person_generator(seed: int, person: int) -> torch.Generator:
     """Where the noise of a person comes from: a list of these makes the pipeline draw what `Sampler` draws."""
     check_whole("seed", seed, at_least=0)
     check_whole("person", person, at_least=0)
     state = np.random.SeedSequence((int(seed), int(person))).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
-
-
-def _check_scheduler(scheduler: Any) -> Any:
-    needs = ("config", "set_timesteps", "scale_model_input", "step", "init_noise_sigma")
-    if isinstance(scheduler, type) or not all(hasattr(scheduler, name) for name in needs):
-        got = repr(scheduler) if isinstance(scheduler, (str, type)) else type(scheduler).__name__
-        raise ValueError(
-            "scheduler must be an object of diffusers that starts from noise, such as DDIMScheduler(...) or model.scheduler; "
-            f"got {got}"
-        )
-    return scheduler
-
-
-def _draws_no_noise(scheduler: Any) -> bool:
-    return type(scheduler).__name__ in DETERMINISTIC and not scheduler.config.get("algorithm_type", "").startswith("sde")
 
 
 def _whole_numbers(name: str, values: Any) -> torch.Tensor:

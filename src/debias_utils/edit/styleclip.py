@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..arrays import array, booleans, numbers
-from ..tensors import at_least_float32, check_finite, check_whole, floats, is_number, like
+from ..errors import check_whole
+from ..tensors import at_least_float32, check_finite, floats, is_number, like
 
 if TYPE_CHECKING:
     from ..models.stylegan2 import Generator

@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from ..arrays import booleans, floats
-from ..errors import check_choice, check_positive, check_probabilities, check_unit_interval
+from ..errors import check_choice, check_positive, check_probabilities, check_unit_interval, check_whole
 
 if TYPE_CHECKING:
     from ..debias.words import Sets
@@ -63,6 +63,7 @@ def calibrated(confidence: Any, *, bins: int = 15, repeats: int = 1000, seed: in
     Args and errors as `reliability`.
     """
     check_positive("repeats", repeats)
+    check_whole("seed", seed, at_least=0)
     confidence, rng = floats("confidence", confidence).astype(float), np.random.default_rng(seed)
     parts = _bins(confidence, confidence.shape, bins)
     misses = (confidence - (rng.random(len(confidence)) < confidence) for _ in range(repeats))
@@ -158,6 +159,10 @@ def cue_posterior(cues: Mapping[str, Any], likelihood: Mapping[str, Mapping[str,
         ValueError: no cue, one that is not given or has missing values or another length, groups that differ between the cues,
             a likelihood that is no probability.
     """
+    if not isinstance(likelihood, Mapping) or not all(isinstance(of_group, Mapping) for of_group in likelihood.values()):
+        raise ValueError(f"likelihood must be {{cue: {{group: P(cue | group)}}}}, got {type(likelihood).__name__}")
+    if not hasattr(cues, "keys"):  # dictionaries and tables have them
+        raise ValueError(f"cues must be {{cue: (n,) bool}}, got {type(cues).__name__}")
     if not likelihood or any(name not in cues for name in likelihood):
         raise ValueError(f"need each cue that has a likelihood, {list(likelihood)}, and at least one; got {list(cues)}")
     groups = list(next(iter(likelihood.values())))

@@ -156,6 +156,8 @@ class Clip(nn.Module):
         """
         check_positive("batch_size", batch_size)
         check_pictures(images)
+        if not len(images):
+            return images.new_zeros((0, self.embed_dim), dtype=torch.float32, device=self.device)
         dtype = self.dtype
         batches = images.to(torch.promote_types(dtype, torch.float32)).to(self.device).split(int(batch_size))
         each = [self.model.encode_image(self.preprocess(b).to(dtype)) for b in batches]

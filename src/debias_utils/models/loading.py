@@ -80,6 +80,8 @@ def weights_file(pretrained: str | Path) -> Path | None:
     Raises:
         FileNotFoundError: there is no such file. ValueError: a folder, or a file of another kind than `SUFFIXES`.
     """
+    if not isinstance(pretrained, (str, Path)):
+        raise ValueError(f"pretrained must be a tag of open_clip or a file of weights, got {pretrained!r}")
     path = Path(pretrained).expanduser()
     if isinstance(pretrained, str) and len(path.parts) < 2 and path.suffix not in SUFFIXES and not path.exists():
         return None
@@ -101,6 +103,8 @@ def read_weights(path: Path, *, openai_sha256: str) -> tuple[dict[str, torch.Ten
     """
     from open_clip.factory import load_state_dict
 
+    if not path.stat().st_size:
+        raise ValueError(f"{path} is empty: it holds no weights")
     if zipfile.is_zipfile(path) and any(name.endswith("/constants.pkl") for name in zipfile.ZipFile(path).namelist()):
         if assets.sha256_of(path) != openai_sha256:
             raise ValueError(f"{path} is a TorchScript archive, a program, and not OpenAI's of this name: save its state_dict()")
@@ -112,6 +116,8 @@ def read_weights(path: Path, *, openai_sha256: str) -> tuple[dict[str, torch.Ten
             state = dict(load_state_dict(str(path), device="cpu", weights_only=True))
         except Exception as error:  # pickle, zip, safetensors and torch have one each
             raise ValueError(f"{path} holds no state dict that can be read without running code: {error}") from error
+    if not state:
+        raise ValueError(f"{path} holds no weights")
     known = state.keys() >= OPENAI_KEYS
     return {key: value for key, value in state.items() if key not in OPENAI_KEYS}, known
 
@@ -123,7 +129,7 @@ def public_model(name: str, pretrained: str | Path, *, quick_gelu: bool | None) 
     config = open_clip.get_model_config(name)
     refuse_foreign_code(config, f"the configuration of {name}", local=False)
     tags = {tag: open_clip.get_pretrained_cfg(name, tag) for tag in open_clip.list_pretrained_tags_by_model(name)}
-    file = None if pretrained in tags else weights_file(pretrained)
+    file = None if isinstance(pretrained, str) and pretrained in tags else weights_file(pretrained)
     if file is None:
         if not tags:
             raise ValueError(f"open_clip has no tags for {name}: pretrained= must be a file of weights, got {pretrained!r}")

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import check_positive
+from ..errors import check_positive, check_whole
+from ..tensors import is_number
 
 EPS = 1e-8
 LR_MULTIPLIER = 0.01  # of the mapping network
@@ -67,10 +68,10 @@ class MappingNetwork(nn.Module):
             ValueError: z of another shape, truncation not finite, cutoff out of range.
         """
         _check_shape("z", z, (None, self.z_dim))
-        if not math.isfinite(truncation):
+        if not is_number(truncation):
             raise ValueError(f"truncation must be finite, got {truncation!r}")
-        if cutoff is not None and cutoff not in range(self.num_ws + 1):
-            raise ValueError(f"cutoff must be a whole number from 0 to num_ws = {self.num_ws}, got {cutoff!r}")
+        if cutoff is not None:
+            check_whole("cutoff", cutoff, at_least=0, at_most=self.num_ws, limit="num_ws = ")
         w = z.to(self.w_avg.dtype)
         w = w * (w.square().mean(dim=1, keepdim=True) + EPS).rsqrt()
         for i in range(self.layers):
@@ -269,6 +270,7 @@ class Generator(nn.Module):
         sizes |= {} if const_channels is None else {"const_channels": const_channels}
         for name, value in [*sizes.items(), *(("number of channels", c) for c in channels)]:
             check_positive(name, value)
+        check_whole("seed", seed, at_least=0)
         if not channels or resolution != 4 * 2 ** (len(channels) - 1):
             raise ValueError(f"need channels for each of 4, 8, ..., resolution = {resolution!r}; got {list(channels)}")
         if conv_clamp is not None and not conv_clamp > 0:

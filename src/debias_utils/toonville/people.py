@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..errors import check_choice, check_positive, check_unit_interval
+from ..errors import check_choice, check_unit_interval, check_whole
 from .occupations import EVERYDAY, OCCUPATIONS, PARTS
 
 GENDERS = ("feminine", "masculine")
@@ -76,15 +76,12 @@ def check_labels(name: str, labels: Any, choices: Iterable[str] | None = None) -
 
 def check_seed(seed: Any) -> None:
     """Raise ``ValueError`` unless `seed` is a whole number from 0."""
-    if isinstance(seed, (bool, np.bool_)) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(f"seed must be a whole number from 0, got {seed!r}")
+    check_whole("seed", seed, at_least=0)
 
 
 def check_count(name: str, value: Any) -> None:
     """Raise ``ValueError`` unless `value` is a whole number of at least 1, and of a whole type: 2.0 is none."""
-    if isinstance(value, (float, np.floating, str)):
-        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}, a {type(value).__name__}")
-    check_positive(name, value)
+    check_whole(name, value)
 
 
 def sample_faces(gender: Any, skin: Any, age: Any, *, seed: int = 0) -> pd.DataFrame:
