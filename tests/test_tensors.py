@@ -38,7 +38,7 @@ def test_what_is_missing_is_nan(given):
 def test_tables_with_holes_say_where():
     with pytest.raises(ValueError, match=r"set 0 holds 1 NaN .* of 4; .* at \[0, 1\]"):
         BiasSubspace.fit([[[1.0, None], [3, 4]]], n_components=1)
-    with pytest.raises(ValueError, match=r"styles holds 1 NaN .* of 4; .* at \[0, 0\]"):
+    with pytest.raises(ValueError, match=r"styles hold 1 NaN .* of 4; .* at \[0, 0\]"):
         regression([[None, 1], [2, 3]], np.ones((2, 3)), np.ones((1, 3)))
 
 

@@ -136,10 +136,10 @@ def test_flips_of_columns_of_any_type(kind):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"gender_before": ["masculine", None]}, "gender_before hold 1 missing labels .*item 1"),
-        ({"occupation": [np.nan, "nurse"]}, "occupation hold 1 missing labels .*item 0"),
-        ({"gender_flip": [True, None]}, "gender_flip hold 1 NaN, the first at item 1"),
-        ({"gender_flip": [1.0, np.nan]}, "gender_flip hold 1 NaN, the first at item 1"),
+        ({"gender_before": ["masculine", None]}, "gender_before holds 1 missing labels .*item 1"),
+        ({"occupation": [np.nan, "nurse"]}, "occupation holds 1 missing labels .*item 0"),
+        ({"gender_flip": [True, None]}, "gender_flip holds 1 NaN, the first at item 1"),
+        ({"gender_flip": [1.0, np.nan]}, "gender_flip holds 1 NaN, the first at item 1"),
         ({"occupation": ["nurse", "wizard"]}, "unknown occupation 'wizard'; choose one of: "),
         ({"gender_before": ["masculine", "female"]}, "unknown gender 'female'; choose one of: 'feminine', 'masculine'"),
     ],

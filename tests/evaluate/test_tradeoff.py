@@ -151,7 +151,7 @@ def test_masked_and_infinite_points_are_refused(place):
     points = [[0.1, 0.2], [0.1, 0.2], [0.1, 0.2]]
     name = ("scores", "shifts", "asked")[place]
     for bad, message in (
-        (np.ma.masked_array([0.1, 99], mask=[0, 1]), "hold 1 NaN, the first at item 1"),
+        (np.ma.masked_array([0.1, 99], mask=[0, 1]), "holds? 1 NaN, the first at item 1"),
         ([0.1, np.inf], "must be finite, got 1 infinite values, the first at item 1"),
     ):
         with pytest.raises(ValueError, match=f"{name} {message}"):

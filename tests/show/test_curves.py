@@ -33,7 +33,7 @@ def test_no_gap_is_drawn_in_silence():
     broken.iloc[1, 1] = np.nan
     with pytest.raises(ValueError, match="means hold 1 NaN, the first at row 1, column 1"):
         curves(broken, oracle, attributes=["gender"])
-    with pytest.raises(ValueError, match="oracle hold 2 NaN"):
+    with pytest.raises(ValueError, match="oracle holds 2 NaN"):
         curves(means, oracle * np.nan, attributes=["gender"])
     with pytest.raises(ValueError, match="unknown column 'age_shift'"):
         curves(means, oracle, attributes=["gender", "age"])
