@@ -5,7 +5,7 @@ import pytest
 from debias_utils import load_profile, metrics
 from debias_utils.discover.intervals import mean_interval
 from debias_utils.discover.uncertainty import bootstrap, permutation_test
-from debias_utils.errors import check_choice, check_positive, check_probabilities, check_unit_interval, check_whole, holds
+from debias_utils.errors import check_choice, check_probabilities, check_unit_interval, check_whole, holds
 
 
 @pytest.mark.parametrize("value", [pd.NA, np.array([1, 2]), np.nan, None, "z"])
@@ -17,12 +17,12 @@ def test_a_choice_that_cannot_even_be_compared(value):
 @pytest.mark.parametrize("value", [0, -1, True, 2.0, 2.5, np.nan, np.inf, None, "3", np.float64(3), np.array([3, 4]), np.True_])
 def test_what_is_no_positive_whole_number(value):
     with pytest.raises(ValueError, match="steps must be a whole number of at least 1, got "):
-        check_positive("steps", value)
+        check_whole("steps", value)
 
 
 def test_positive_whole_numbers():
     for value in (1, 10**30, np.int8(3), np.uint64(2)):
-        check_positive("steps", value)
+        check_whole("steps", value)
 
 
 @pytest.mark.parametrize("value", [np.nan, -1e-9, 1.1, 97, None, "0.5", np.array([0.1, 0.2])])

@@ -54,11 +54,6 @@ def check_whole(name: str, value: Any, *, at_least: int = 1, at_most: int | None
     return number
 
 
-def check_positive(name: str, value: Any) -> int:
-    """``value`` as an int; ``ValueError`` unless it is a whole number of at least 1, see `check_whole`."""
-    return check_whole(name, value)
-
-
 def check_probabilities(name: str, rows: np.ndarray, *, tolerance: float = 0.01) -> None:
     """Raise ``ValueError`` unless each row (n, c) is a distribution: percentages and logits are none.
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import array, booleans, floats, labels, numbers
-from .errors import check_choice, check_positive, check_probabilities, check_whole
+from .errors import check_choice, check_probabilities, check_whole
 from .measured import FlooredWarning, MeasuredArray, MeasuredDict, MeasuredFloat
 
 ZERO_RULES = ("floor", "-inf", "exclude")
@@ -266,9 +266,9 @@ def random_floor(
     Returns:
         {"mean", "low", "high"}. No `FlooredWarning` is given; the conventions list under "floored" whom it would be about.
     """
-    check_positive("repeats", repeats)
+    check_whole("repeats", repeats)
     check_whole("seed", seed, at_least=0)
-    check_positive("together", together)
+    check_whole("together", together)
     labels("groups", groups)
     rng = np.random.default_rng(seed)
     rows = max(1, _DRAWN // max(len(groups) * together, 1)) * together

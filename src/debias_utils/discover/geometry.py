@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import floats, labels
-from ..errors import check_positive, check_whole
+from ..errors import check_whole
 
 
 def modality_gap(images: Any, texts: Any) -> float:
@@ -55,7 +55,7 @@ def alignment(image_differences: Any, text_differences: Any, *, repeats: int = 1
     Raises:
         ValueError: NaN, infinity, shapes that do not fit, a concept without any difference.
     """
-    check_positive("repeats", repeats)
+    check_whole("repeats", repeats)
     check_whole("seed", seed, at_least=0)
     given = {"image_differences": image_differences, "text_differences": text_differences}
     a, b = (floats(name, x).astype(float) for name, x in given.items())
@@ -117,7 +117,7 @@ def matching_rates(images: Any, image_concepts: Any, texts: Any, text_concepts: 
     Raises:
         ValueError: something missing, shapes that do not fit.
     """
-    check_positive("draws", draws)
+    check_whole("draws", draws)
     check_whole("seed", seed, at_least=0)
     images, texts = _embeddings(images=images, texts=texts)
     names, image_concepts = labels("image_concepts", image_concepts)

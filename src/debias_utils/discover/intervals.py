@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import floats, numbers
-from ..errors import check_positive, check_whole
+from ..errors import check_whole
 
 FLOOR = 0.3  # our choice: high enough to bound the interval, low enough to leave the coverage of spread values alone
 SAME = 1e-6  # values nearer than this, of the largest or of 1, count as equal: float32 rounds that much after some arithmetic
@@ -70,7 +70,7 @@ def mean_interval(
     from scipy.stats import binomtest, t
 
     x = finite_values(values)
-    check_positive("repeats", repeats)
+    check_whole("repeats", repeats)
     check_whole("seed", seed, at_least=0)
     check_confidence(confidence)
     bottom, top = support_of(x) if support is None else check_support(x, support)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import array, booleans, labels, numbers
-from ..errors import check_positive, check_whole
+from ..errors import check_whole
 from .intervals import check_confidence, check_support, equal_limits, finite_values, mean_interval, rounding, support_of
 
 
@@ -32,7 +32,7 @@ def bootstrap(statistic: Callable[..., Any], *samples: Any, confidence: float = 
     from scipy.stats import bootstrap as scipy_bootstrap
 
     check_confidence(confidence)
-    check_positive("repeats", repeats)
+    check_whole("repeats", repeats)
     check_whole("seed", seed, at_least=0)
     arrays = [_sample(f"sample {i}", sample) for i, sample in enumerate(samples)]
     lengths = [len(x) if x.ndim else 0 for x in arrays]
@@ -84,7 +84,7 @@ def share_over_seeds(missed: Any, members: Any, *, confidence: float = 0.95, rep
     """
     missed, members = booleans("missed", missed), booleans("members", members)
     check_confidence(confidence)
-    check_positive("repeats", repeats)
+    check_whole("repeats", repeats)
     check_whole("seed", seed, at_least=0)
     if missed.ndim != 2 or members.shape != missed.shape[1:]:
         raise ValueError(f"need missed (s, n) and members (n,), got {missed.shape} and {members.shape}")
@@ -151,7 +151,7 @@ def permutation_test(missed: Any, members: Any, *, strata: Any = None, repeats: 
             others.
     """
     missed, members = booleans("missed", missed), booleans("members", members)
-    check_positive("repeats", repeats)
+    check_whole("repeats", repeats)
     check_whole("seed", seed, at_least=0)
     if missed.ndim != 1 or members.shape != missed.shape:
         raise ValueError(f"missed and members need one length, (n,), got {missed.shape} and {members.shape}")

@@ -173,6 +173,7 @@ def _try(scheduler: Any, steps: int, channels: int, options: dict[str, Any], *, 
                 f"they do not lead to the picture: where a UNet knows that it is {float(clean):g}, they end at {end:.3g}; "
                 f"choose {DETERMINISTIC}"
             )
+    # what a scheduler of diffusers raises for options that its steps cannot bear: each has its own, none a common one
     except (NotImplementedError, AttributeError, TypeError, ValueError, IndexError) as error:
         raise ValueError(f"{name} cannot run {steps} steps: {error}") from error
     return stepped

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..arrays import numbers
 from ..discover.intervals import difference_interval, finite_values, mean_interval, rounding
-from ..errors import check_choice, check_positive, check_whole
+from ..errors import check_choice, check_whole
 
 __all__ = ["compare", "holm", "mean_interval", "sign_flip_test"]
 
@@ -29,7 +29,7 @@ def sign_flip_test(differences: Any, *, repeats: int = 9999, seed: int = 0) -> f
 
     x = finite_values(differences)
     x = np.where(np.abs(x) <= rounding(x), 0, x)
-    check_positive("repeats", repeats)
+    check_whole("repeats", repeats)
     check_whole("seed", seed, at_least=0)
     found = permutation_test(
         (x,), lambda d, axis: d.mean(axis=axis), permutation_type="samples", vectorized=True, n_resamples=repeats,

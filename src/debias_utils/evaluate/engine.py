@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from .. import assets
-from ..errors import check_choice, check_positive
+from ..errors import check_choice, check_whole
 from .on_ray import on_ray
 
 ENGINES = ("local", "ray")
@@ -78,7 +78,7 @@ def sweep(
     engine = engine if address is None else "ray"
     check_choice("engine", engine, ENGINES)
     if workers is not None:
-        check_positive("workers", workers)
+        check_whole("workers", workers)
         if engine != "ray":
             raise ValueError(f"workers={workers!r} needs engine='ray'; the local engine computes one cell at a time")
     if not cells:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from .. import assets
-from ..errors import check_choice, check_positive
+from ..errors import check_choice, check_whole
 from ..toonville.occupations import OCCUPATIONS
 from . import cells as _cells
 from .instruct_study import GUIDANCE, LAST, RATE, SAMPLER_STEPS
@@ -136,8 +136,8 @@ def cells(
     occupations = list(OCCUPATIONS) if occupations is None else list(occupations)
     for occupation in occupations:
         check_choice("occupation", occupation, OCCUPATIONS)
-    check_positive("people", people)
-    check_positive("chunk", chunk)
+    check_whole("people", people)
+    check_whole("chunk", chunk)
     if not (editors and seeds and occupations):
         raise ValueError(f"need an editor, a seed and an occupation, got {list(editors)}, {list(seeds)} and {occupations}")
     found = []

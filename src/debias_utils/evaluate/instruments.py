@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from ..arrays import booleans, floats
-from ..errors import check_choice, check_positive, check_probabilities, check_unit_interval, check_whole
+from ..errors import check_choice, check_probabilities, check_unit_interval, check_whole
 
 if TYPE_CHECKING:
     from ..debias.words import Sets
@@ -62,7 +62,7 @@ def calibrated(confidence: Any, *, bins: int = 15, repeats: int = 1000, seed: in
 
     Args and errors as `reliability`.
     """
-    check_positive("repeats", repeats)
+    check_whole("repeats", repeats)
     check_whole("seed", seed, at_least=0)
     confidence, rng = floats("confidence", confidence).astype(float), np.random.default_rng(seed)
     parts = _bins(confidence, confidence.shape, bins)
@@ -219,7 +219,7 @@ def lean(log_odds: Any, coded: Any) -> float:
 
 def _bins(confidence: np.ndarray, right: tuple[int, ...], bins: int) -> list[np.ndarray]:
     """Rows of each bin, from the least to the most confident; `right` is the shape of the answers."""
-    check_positive("bins", bins)
+    check_whole("bins", bins)
     if confidence.ndim != 1 or right != confidence.shape or len(confidence) < bins:
         raise ValueError(f"need confidence (n,) and right (n,) with n >= {bins}, got {confidence.shape} and {right}")
     if not ((confidence >= 0) & (confidence <= 1 + 1e-6)).all():

@@ -15,7 +15,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from ..errors import check_choice, check_positive
+from ..errors import check_choice, check_whole
 from .names import EDITORS, GRADIENT, GRADIENT_TEXT, STYLECLIP
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def plan(seconds: Sequence[float], *, workers: int, start: float = 0.0) -> Plan:
     Raises:
         ValueError: no cells, seconds that are negative or not finite, no workers.
     """
-    check_positive("workers", workers)
+    check_whole("workers", workers)
     if not len(seconds) or not all(0 <= s < math.inf for s in [*seconds, start]):
         raise ValueError(f"need cells, and seconds that are finite and not negative, got {list(seconds)[:5]} and start={start!r}")
     free, found = [(float(start), worker) for worker in range(workers)], []

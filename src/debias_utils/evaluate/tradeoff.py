@@ -9,7 +9,7 @@ import pandas as pd
 
 from ..arrays import floats
 from ..discover.intervals import mean_interval
-from ..errors import check_choice, check_positive, check_whole
+from ..errors import check_choice, check_whole
 from .compare import sign_flip_test
 from .table import summary
 
@@ -69,8 +69,8 @@ def compare_curves(
             rest; curves that share no score.
     """
     check_choice("method", other, rows["method"].unique())
-    check_positive("points", points)
-    check_positive("repeats", repeats)
+    check_whole("points", points)
+    check_whole("repeats", repeats)
     check_whole("seed", seed, at_least=0)
     curves = {method: _curve(block, measure, rows) for method, block in rows.groupby("method", sort=False)}
     low = max(scores.mean(axis=0).min() for scores, _ in curves.values())

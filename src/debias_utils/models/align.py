@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from .. import arrays
-from ..errors import check_positive
+from ..errors import check_whole
 from ..tensors import at_least_float32, floats
 from .pictures import check_tensor, to_match
 
@@ -63,7 +63,7 @@ def align_faces(images: torch.Tensor, landmarks: torch.Tensor, *, size: int = 11
     Raises:
         ValueError: no float tensor; landmarks of another shape, not finite, all in one point, or nothing like a face.
     """
-    check_positive("size", size)
+    check_whole("size", size)
     check_tensor("pictures", images)
     if images.ndim != 4:
         raise ValueError(f"need pictures (n, 3, h, w), got {tuple(images.shape)}")

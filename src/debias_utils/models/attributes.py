@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..errors import check_positive
+from ..errors import check_whole
 from . import convnet
 from .pictures import check_pictures
 
@@ -39,7 +39,7 @@ class AttributeClassifier(nn.Module):
     @torch.no_grad()
     def labels(self, images: torch.Tensor, *, batch_size: int = 256) -> dict[str, np.ndarray]:
         """The most probable class: (n, 3, h, w) pictures in [0, 1] -> {attribute: (n,) names}."""
-        check_positive("batch_size", batch_size)
+        check_whole("batch_size", batch_size)
         check_pictures(images)
         seen = [self(part) for part in images.split(int(batch_size))]
         return {

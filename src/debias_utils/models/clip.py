@@ -17,7 +17,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import resize
 
 from .. import assets
-from ..errors import check_choice, check_positive
+from ..errors import check_choice, check_whole
 from .loading import packaged, public_model, read_config
 from .pictures import check_pictures
 
@@ -154,7 +154,7 @@ class Clip(nn.Module):
         Raises:
             ValueError: wrong shape or dtype, values outside [0, 1] (by more than 0.1), or NaN.
         """
-        check_positive("batch_size", batch_size)
+        check_whole("batch_size", batch_size)
         check_pictures(images)
         if not len(images):
             return images.new_zeros((0, self.embed_dim), dtype=torch.float32, device=self.device)
@@ -191,7 +191,7 @@ class Clip(nn.Module):
         Raises:
             ValueError: no list of texts, or a text that does not fit; see `tokenize`.
         """
-        check_positive("batch_size", batch_size)
+        check_whole("batch_size", batch_size)
         batches = self.tokenize(texts).to(self.device).split(int(batch_size))
         return torch.cat([F.normalize(self.model.encode_text(t).float(), dim=-1) for t in batches])
 

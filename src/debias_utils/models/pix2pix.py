@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from .. import assets
-from ..errors import check_positive
+from ..errors import check_whole
 from ..tensors import at_least_float32
 from .clip import TEMPLATES, check_texts, fill_templates
 from .loading import check_loaded, packaged_names
@@ -136,7 +136,7 @@ class Pix2Pix(nn.Module):
         Raises:
             ValueError: no list of texts, or a text of more than 77 tokens.
         """
-        check_positive("batch_size", batch_size)
+        check_whole("batch_size", batch_size)
         batches = self.tokenize(texts).to(self.device).split(int(batch_size))
         return torch.cat([at_least_float32(self.text_encoder(ids)[0]) for ids in batches])
 
@@ -168,7 +168,7 @@ class Pix2Pix(nn.Module):
         Raises:
             ValueError: wrong shape, dtype or range, NaN, or sides that are no multiples of `factor`.
         """
-        check_positive("batch_size", batch_size)
+        check_whole("batch_size", batch_size)
         check_pictures(images)
         sides = images.shape[-2:]
         if any(side % self.factor or not side for side in sides):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import check_positive, check_whole
+from ..errors import check_whole
 from ..tensors import is_number
 
 EPS = 1e-8
@@ -269,7 +269,7 @@ class Generator(nn.Module):
         sizes = {"z_dim": z_dim, "w_dim": w_dim, "mapping_layers": mapping_layers}
         sizes |= {} if const_channels is None else {"const_channels": const_channels}
         for name, value in [*sizes.items(), *(("number of channels", c) for c in channels)]:
-            check_positive(name, value)
+            check_whole(name, value)
         check_whole("seed", seed, at_least=0)
         if not channels or resolution != 4 * 2 ** (len(channels) - 1):
             raise ValueError(f"need channels for each of 4, 8, ..., resolution = {resolution!r}; got {list(channels)}")

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..errors import check_positive, check_unit_interval
+from ..errors import check_unit_interval, check_whole
 from . import people as _people
 from .captions import with_article
 from .occupations import OCCUPATIONS, PARTS
@@ -58,7 +58,7 @@ def pairs(n: int, *, rho: float = 0.0, kept: float = KEPT, dressed: float = DRES
         dressed: share in [0, 1] of people who wear another occupation's outfit before.
         seed: the same seed gives the same pairs.
     """
-    check_positive("n", n)
+    check_whole("n", n)
     check_unit_interval("kept", kept)
     check_unit_interval("dressed", dressed)
     rng, jobs = np.random.default_rng([seed, 13]), np.array(list(OCCUPATIONS), dtype=object)
