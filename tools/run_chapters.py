@@ -22,7 +22,7 @@ from joblib import cpu_count
 
 from book import Book, cannot_use
 from debias_utils.assets import is_scratch
-from debias_utils.errors import check_choice, check_positive
+from debias_utils.errors import check_choice, check_whole
 from kernel import threads
 from parameters import of_chapter
 from side_by_side import run_side_by_side
@@ -95,7 +95,7 @@ def choose(book: Book, options: argparse.Namespace) -> tuple[list[str], dict[str
         texts[name] = text
     texts.setdefault("profile", "mini")
     check_choice("profile", texts["profile"], PROFILES)
-    check_positive("the number of workers", options.workers)
+    check_whole("the number of workers", options.workers)
     chosen = book.select(options.chapters)
     defaults = {chapter: book.declared_parameters(chapter) for chapter in chosen}
     known = sorted(set().union(*defaults.values()))
