@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from debias_utils import metrics
+from debias_utils.arrays import labels
 from debias_utils.metrics import (
     FlooredWarning,
     MeasuredArray,
@@ -177,7 +178,7 @@ def test_blocks_do_not_change_the_result(monkeypatch):
     rng = np.random.default_rng(1)
     scores, groups = rng.standard_normal((9, 50)), rng.integers(0, 3, 50)
     whole = np.asarray(ndkl(scores, groups)), np.asarray(max_skew_at_k(scores, groups, 7))
-    monkeypatch.setattr(metrics, "_BLOCK", 100)
+    monkeypatch.setattr(metrics.tops, "_BLOCK", 100)
     assert np.array_equal(whole[0], ndkl(scores, groups))
     assert np.array_equal(whole[1], max_skew_at_k(scores, groups, 7))
 
@@ -292,11 +293,11 @@ def test_equal_labels_are_one_group_whatever_their_type():
 @given(st.integers(1, 60), st.integers(-5, 5), st.integers(0, 1000), st.sampled_from([np.int8, np.int64, np.uint8, bool, float]))
 def test_labels_are_those_of_numpy(n, low, seed, kind):
     values = np.random.default_rng(seed).integers(low, low + 7, n).astype(kind)
-    names, codes = metrics.labels("groups", values)
+    names, codes = labels("groups", values)
     unique, inverse = np.unique(values, return_inverse=True)
     assert names == unique.tolist()
     assert codes.tolist() == inverse.tolist()
-    names, codes = metrics.labels("groups", values.astype(object))
+    names, codes = labels("groups", values.astype(object))
     assert names == unique.tolist()
     assert codes.tolist() == inverse.tolist()
 
@@ -413,7 +414,7 @@ def test_the_random_floor_in_blocks_is_the_one_at_once(metric, monkeypatch):
     groups = np.arange(50) % 3
     values = np.asarray(metric(np.random.default_rng(4).random((90, 50)), groups))
     for size in (1 << 23, 700, 10):
-        monkeypatch.setattr(metrics, "_DRAWN", size)
+        monkeypatch.setattr(metrics.floors, "_DRAWN", size)
         floor = random_floor(metric, groups, repeats=90, seed=4)
         assert floor["mean"] == pytest.approx(values.mean(), abs=1e-15)
         assert (floor["low"], floor["high"]) == tuple(np.quantile(values, [0.025, 0.975]))
@@ -423,7 +424,7 @@ def test_the_random_floor_in_blocks_is_the_one_at_once(metric, monkeypatch):
         seen.append(len(scores))
         return np.asarray(ndkl(scores, groups)).reshape(-1, 5).mean(axis=1)
 
-    monkeypatch.setattr(metrics, "_DRAWN", 700)
+    monkeypatch.setattr(metrics.floors, "_DRAWN", 700)
     random_floor(mean_of_five, groups, repeats=90, together=5)
     assert seen == [10] * 9
 
