@@ -127,7 +127,8 @@ def ndkl(scores: Any, groups: Any, *, k: int | None = None, target: Any = "pool"
         held = (weight / position)[::-1].cumsum()[::-1]
         gain = np.diff(position * np.log(position), prepend=0.0)
         places = np.argsort(codes, axis=1, kind="stable")  # group by group, best first; a radix sort
-        grouped = np.take_along_axis(codes, places, axis=1)
+        # If all items count, every query has the same ones.
+        grouped = np.sort(codes[:1] if len(position) == ranking.items else codes, axis=1)
         first = np.pad(np.diff(grouped, axis=1) != 0, ((0, 0), (1, 0)), constant_values=True)
         start = np.maximum.accumulate(np.where(first, position - 1, 0), axis=1)
         gains = gain[position - 1 - start] - np.log(q)[grouped]

@@ -13,7 +13,7 @@ from ._results import carried, check_k
 
 TIE_RULES = ("order", "all")
 _BLOCK = 1 << 19  # scores ranked at once: bounds the working memory whatever the number of queries
-_TAKEN = 1 << 23  # scores of a block that are looked at at once
+_TAKEN = 1 << 22  # scores of a block that are looked at at once
 
 
 class Scores:
@@ -45,7 +45,8 @@ class Scores:
         for start, order, kept in ranked(self.scores, k, ties):
             for length in np.unique(kept):
                 rows = np.flatnonzero(kept == length)
-                yield start + rows, self.codes[order[rows, :length]]
+                own = order if len(rows) == len(order) else order[rows]  # a copy takes as long as the rest
+                yield start + rows, self.codes[own[:, :length]]
 
 
 class RunningTop:
@@ -74,6 +75,8 @@ class RunningTop:
         self.sizes = np.zeros(0, int)
         self.conventions: dict[str, Any] = {}
         self._best, self._codes, self._tied = np.empty((0, 0)), np.empty((0, 0), int), np.empty((0, 0), int)
+        self._waiting: list[tuple[np.ndarray, ...]] = []
+        self._taken = 0
 
     @property
     def queries(self) -> int:
@@ -105,32 +108,48 @@ class RunningTop:
         more = len(self.names) - len(self.sizes)
         self.sizes = np.pad(self.sizes, (0, more)) + np.bincount(codes, minlength=len(self.names))
         self._tied = np.pad(self._tied, ((0, 0), (0, more)))
-        width = max(1, _TAKEN // len(block))
-        for start in range(0, block.shape[1], width):
-            self._take(block[:, start : start + width], codes[start : start + width])
+        start = 0
+        while start < len(codes):  # at first no more than there are already: the higher the k-th score, the fewer pass it
+            end = start + min(max(1, _TAKEN // len(block)), max(self.k, self._taken))
+            self._take(block[:, start:end], codes[start:end])
+            self._taken += len(codes[start:end])
+            start = end
         return self
 
     def _take(self, block: np.ndarray, codes: np.ndarray) -> None:
+        if self._best.shape[1] < self.k:
+            rows, items = (x.ravel() for x in np.indices(block.shape, dtype=np.int32))
+        else:  # what comes later has to be higher, or tied if those are counted
+            hit = (np.greater_equal if self.ties == "all" else np.greater)(block, self._best[:, -1:])
+            rows, items = np.divmod(np.flatnonzero(hit), block.shape[1])
+        self._waiting.append((rows, block[rows, items], codes[items]))
+        # Few come near the end of a long ranking: so let them wait, and compare with a k-th score of a while ago.
+        if self._best.shape[1] < self.k or sum(len(rows) for rows, _, _ in self._waiting) > self._best.size:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Let those that wait into the top."""
+        if not self._waiting:
+            return
+        rows, scores, codes = (np.concatenate(x) for x in zip(*self._waiting, strict=True))
+        self._waiting = []
+        by_row = np.argsort(rows, kind="stable")  # of one row, the first that came stays first
+        ends = np.searchsorted(rows[by_row], np.arange(self.queries + 1))
         held = self._best.shape[1]
-        keep = min(self.k, held + block.shape[1])
-        full = held == self.k
-        best, own = np.empty((len(block), keep), np.result_type(self._best, block)), np.empty((len(block), keep), int)
-        best[:, :held], own[:, :held] = self._best, self._codes
-        # Once k are held, what comes later has to be higher, or tied if those are counted.
-        hit = (np.greater_equal if self.ties == "all" else np.greater)(block, self._best[:, -1:]) if full else None
-        for row in range(len(block)) if hit is None else np.flatnonzero(hit.any(axis=1)):
-            items = slice(None) if hit is None else np.flatnonzero(hit[row])
-            scores = np.concatenate([self._best[row], block[row, items]])
-            found = np.concatenate([self._codes[row], codes[items]])
-            first = _first(scores, keep)
-            best[row], own[row] = scores[first], found[first]
+        keep = min(self.k, held + int(ends[1] - ends[0]))  # until k are held, all come, of every row as many
+        best, own = np.empty((self.queries, keep), np.result_type(self._best, scores)), np.empty((self.queries, keep), int)
+        for row in range(self.queries):
+            new = by_row[ends[row] : ends[row + 1]]
+            found, kind = np.concatenate([self._best[row], scores[new]]), np.concatenate([self._codes[row], codes[new]])
+            first = _first(found, keep)
+            best[row], own[row] = found[first], kind[first]
             if self.ties == "all":
                 last = best[row, -1]
-                if full and last == self._best[row, -1]:  # those that came before are counted already
-                    scores, found = scores[held:], found[held:]
+                if held == self.k and last == self._best[row, -1]:  # those that came before are counted already
+                    found, kind = found[held:], kind[held:]
                 else:
                     self._tied[row] = 0
-                self._tied[row] += np.bincount(found[scores == last], minlength=len(self.names))
+                self._tied[row] += np.bincount(kind[found == last], minlength=len(self.names))
         self._best, self._codes = best, own
 
     def counts(self, k: int, ties: str) -> np.ndarray:
@@ -165,6 +184,7 @@ class RunningTop:
         check_choice("tie rule", ties, TIE_RULES)
         if k > self.k or ties != self.ties or (ties == "all" and k < self.k):
             raise ValueError(f"this top holds k = {self.k} with ties={self.ties!r}, got k = {k} with ties={ties!r}")
+        self._settle()
 
 
 def rankings(scores: Any, groups: Any, k: Any, ties: str) -> Scores | RunningTop:
