@@ -22,8 +22,8 @@ NO_ROW = (
     *(
         f"evaluate/{name}.py"
         for name in (
-            "__main__", "agreement", "compare", "engine", "full_size", "grid", "instruments", "on_ray", "plan", "prove",
-            "release", "table", "tradeoff",
+            "__main__", "agreement", "compare", "engine", "estimates", "full_size", "grid", "instruments", "leakage", "on_ray",
+            "plan", "prove", "release", "table", "tradeoff",
         )
     ),
 )  # fmt: skip

@@ -40,15 +40,15 @@ def cosine_scores(
         raise ValueError(f"need at least one prompt embedding, (m, d), got shape {prompts.shape}")
     if images.ndim != 2 or images.shape[1] != prompts.shape[1]:
         raise ValueError(f"images (n, d) and prompts (m, d) need one d, got {images.shape} and {prompts.shape}")
-    images = _unit("images", images, change=normalize_images)
-    prompts = _unit("prompts", prompts, change=normalize_prompts)
+    images = unit_rows("images", images, change=normalize_images)
+    prompts = unit_rows("prompts", prompts, change=normalize_prompts)
     scores = (prompts @ images.T).view(MeasuredArray)
     scores.conventions = {"normalize_images": bool(normalize_images)}
     if not normalize_prompts:
         scores.conventions["normalize_prompts"] = False
     if over_prompts is not None:
-        scale = float(floats("over_prompts", over_prompts).item())
-        if not scale > 0:
+        scale = float(over_prompts)
+        if not 0 < scale < np.inf:
             raise ValueError(f"over_prompts must be a logit scale above 0, such as 100, or None, got {over_prompts!r}")
         scores = scores * scale
         scores -= scores.max(axis=0)
@@ -73,7 +73,7 @@ def score_blocks(images: Any, prompts: Any, *, block: int = 65_536, **options: A
         yield cosine_scores(rows, prompts, **options)
 
 
-def _unit(name: str, x: np.ndarray, *, change: bool = True) -> np.ndarray:
+def unit_rows(name: str, x: np.ndarray, *, change: bool = True) -> np.ndarray:
     """(n, d) embeddings, checked, and divided by their lengths."""
     largest = np.maximum(x.max(axis=1), -x.min(axis=1))  # of each the largest absolute value; NaN if it holds NaN
     bad = ~((largest > 0) & np.isfinite(largest))
