@@ -120,6 +120,11 @@ def test_zero_shot_accuracy_is_that_of_sklearn(n, classes, seed, tied):
         assert found.conventions["floor"] == 2 / classes
 
 
+def test_classes_of_several_types():
+    assert zero_shot(np.eye(3), ["a", 1, "b"]).tolist() == ["a", 1, "b"]
+    assert zero_shot_accuracy(np.eye(3), ["a", 1, "b"], classes=["a", 1, "b"]) == 1
+
+
 def test_worst_group_accuracy():
     truth, predicted, groups = list("xxyyxy"), list("xyyyxx"), list("aabbbb")
     found = worst_group_accuracy(predicted, truth, groups)
@@ -172,8 +177,9 @@ LABELS = (list("xxyy"), list("xyxy"), list("abab"))
         (lambda: equal_opportunity_gap(LABELS[0], [*"xyx", pd.NA], LABELS[2]), "truth holds 1 missing"),
         (lambda: worst_group_accuracy(LABELS[0], LABELS[1], list("aba")), r"truth must be \(3,\)"),
         (lambda: worst_group_accuracy([], [], []), "must not be empty"),
-        (lambda: zero_shot(np.eye(2), ["a"]), r"a label for each of c classes, got 2 and 1"),
-        (lambda: zero_shot(np.eye(2), ["a", "a"]), "classes must differ"),
+        (lambda: zero_shot(np.eye(2), ["a"]), r"a label for each of c classes, got \(2, n\) and 1"),
+        (lambda: zero_shot(np.eye(2), ["a", "a"]), r"classes must differ, got \['a', 'a'\]"),
+        (lambda: zero_shot(np.eye(2), ["a", None]), "classes holds? 1 missing"),
         (lambda: zero_shot(np.ones(2), ["a", "b"]), r"got \(n,\) and 2"),
         (lambda: zero_shot_accuracy(np.eye(2), ["a", "z"], classes=["a", "b"]),
          "unknown true class 'z'; choose one of: 'a', 'b'"),

@@ -163,6 +163,7 @@ def half(**options):
         (lambda: half().add([[1.0], [2.0]], ["a"]), "same 1 queries, got 2"),
         (lambda: half().add([1.0, np.nan], ["a", "b"]), "scores hold 1 NaN"),
         (lambda: half().add([1.0, 2], ["a", None]), "groups hold 1 missing"),
+        (lambda: ndkl(iter([[1.0, 2]]), ["a", np.nan], k=1), "groups hold 1 missing"),
         (lambda: half().add([1.0, 2], ["a"]), r"groups must be \(2,\)"),
         (lambda: RunningTop(0), "k must be a whole number of at least 1, got 0"),
         (lambda: RunningTop(2, ties="random"), "unknown tie rule 'random'; choose one of: 'order', 'all'"),

@@ -40,7 +40,8 @@ def zero_shot(scores: Any, classes: Sequence[Any]) -> np.ndarray:
     """
     scores, single, _ = validate_scores(scores)
     names = _classes(classes, len(scores), single)
-    return array(names)[scores.argmax(axis=0)]
+    mixed = len({type(name) for name in names}) > 1  # NumPy would make text of all
+    return np.array(names, dtype=object if mixed else None)[scores.argmax(axis=0)]
 
 
 def zero_shot_accuracy(
@@ -192,14 +193,13 @@ def able(accuracy: float, max_skew: float) -> float:
 
 
 def _classes(classes: Sequence[Any], count: int, single: bool) -> list[Any]:
-    names = array(list(classes)).tolist()
-    if single or len(names) != count:
-        raise ValueError(
-            f"need scores (c, n) and a label for each of c classes, got {'(n,)' if single else count} and {len(names)}"
-        )
-    if len(set(names)) < len(names):
-        raise ValueError(f"classes must differ, got {names}")
-    return names
+    found, codes = labels("classes", classes)
+    if single or len(codes) != count:
+        got = f"{'(n,)' if single else f'({count}, n)'} and {len(codes)}"
+        raise ValueError(f"need scores (c, n) and a label for each of c classes, got {got}")
+    if len(found) < count:
+        raise ValueError(f"classes must differ, got {[found[code] for code in codes]}")
+    return [found[code] for code in codes]
 
 
 def _codes_of(given: tuple[list[Any], np.ndarray], names: list[Any]) -> np.ndarray:

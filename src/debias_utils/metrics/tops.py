@@ -219,7 +219,8 @@ def with_groups(blocks: Iterable[Any], groups: Any) -> Iterator[tuple[Any, Any]]
         if next(groups, nothing) is not nothing:
             raise ValueError("groups go on where the scores have ended")
         return
-    groups, start = array(groups), 0
+    # a list of words with something missing would become an array of words, one of which is "nan"
+    groups, start = np.array(groups, dtype=object) if isinstance(groups, (list, tuple)) else array(groups), 0
     for block in blocks:
         end = start + array(block).shape[-1]
         yield block, groups[start:end]
