@@ -22,6 +22,7 @@ from debias_utils.metrics import (
     attribute_shift,
     bias_at_k,
     cosine_scores,
+    kl_at_k,
     max_skew_at_k,
     min_skew_at_k,
     ndkl,
@@ -226,6 +227,7 @@ def test_official_min_skew(fixtures):
 
 
 METRICS = {
+    "kl": lambda s, g: kl_at_k(s, g, 3),
     "max": lambda s, g: max_skew_at_k(s, g, 3),
     "min": lambda s, g: min_skew_at_k(s, g, 3),
     "skew": lambda s, g: skew_at_k(s, g, 3),

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from debias_utils.metrics import PRESETS, cosine_scores, max_skew_at_k, ndkl, preset, published_max_skew
+from debias_utils.metrics import PRESETS, cosine_scores, kl_at_k, max_skew_at_k, ndkl, preset, published_max_skew
 
 pytestmark = pytest.mark.filterwarnings("ignore::debias_utils.metrics.FlooredWarning")
 
@@ -47,7 +47,9 @@ def test_gerych2024(data):
             given = (numbers[f"gerych2024/{case}/{name}"] for name in ("target", method, "target_class"))
             images, query, groups = given
             for k, expected in by_k.items():
-                assert published_max_skew(images, query, groups, "gerych2024", k=int(k)) == pytest.approx(expected, abs=1e-12)
+                found = published_max_skew(images, query, groups, "gerych2024", k=int(k))
+                assert found == pytest.approx(expected["max_skew"], abs=1e-12)
+                assert kl_at_k(cosine_scores(images, query)[0], groups, int(k)) == pytest.approx(expected["kl"], abs=1e-12)
 
 
 @pytest.mark.parametrize("name", ["two_groups", "seven_groups", "ties"])

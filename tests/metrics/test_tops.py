@@ -10,6 +10,7 @@ from debias_utils.metrics import (
     bias_at_k,
     cosine_scores,
     explicit_query_precision,
+    kl_at_k,
     max_skew_at_k,
     min_skew_at_k,
     ndkl,
@@ -63,7 +64,7 @@ def test_one_pass_serves_every_metric_and_smaller_k(monkeypatch, taken):
         assert top.add(block, own) is top
     assert (top.queries, top.items) == (5, 3000)
     for k in (1, 37, 100):
-        for metric in (max_skew_at_k, min_skew_at_k):
+        for metric in (max_skew_at_k, min_skew_at_k, kl_at_k):
             assert np.array_equal(metric(top, None, k), metric(scores, groups, k))
         both = {"positive": "a", "negative": "c"}
         assert np.array_equal(bias_at_k(top, None, k, **both), bias_at_k(scores, groups, k, **both))

@@ -3,7 +3,7 @@
 Every convention is an argument, and every result carries the conventions it was computed with in its attribute ``conventions``,
 so that two numbers can be compared knowingly. Chance does not score 0: print the random floor beside whatever you report.
 
-- rankings: `skew_at_k`, `max_skew_at_k`, `min_skew_at_k`, `ndkl`, `bias_at_k`; `RunningTop` for pools of any size
+- rankings: `skew_at_k`, `max_skew_at_k`, `min_skew_at_k`, `ndkl`, `kl_at_k`, `bias_at_k`; `RunningTop` for pools of any size
 - what a search finds: `text_to_image_recall`, `image_to_text_recall`, `worst_group_recall`, `explicit_query_precision`
 - zero-shot classification: `zero_shot_accuracy`, `worst_group_accuracy`, `demographic_parity_gap`, `equal_opportunity_gap`,
   `able`
@@ -26,7 +26,7 @@ from .classification import (
 )
 from .floors import random_floor, shuffled_floor
 from .presets import PRESETS, Preset, preset, published_max_skew
-from .ranking import ZERO_RULES, bias_at_k, max_skew_at_k, min_skew_at_k, ndkl, skew_at_k
+from .ranking import ZERO_RULES, bias_at_k, kl_at_k, max_skew_at_k, min_skew_at_k, ndkl, skew_at_k
 from .retrieval import explicit_query_precision, image_to_text_recall, text_to_image_recall, worst_group_recall
 from .scores import cosine_scores, score_blocks
 from .shift import attribute_shift
@@ -53,6 +53,7 @@ __all__ = [
     "equal_opportunity_gap",
     "explicit_query_precision",
     "image_to_text_recall",
+    "kl_at_k",
     "max_skew_at_k",
     "min_skew_at_k",
     "ndkl",

@@ -72,8 +72,8 @@ PRESETS = {
     "gerych2024": Preset(
         "Gerych et al. 2024 (BEND-VLM); waltergerych/bend_vlm 3777904f",
         {"k": 500, "target": "pool", "zero": "-inf", "ties": "order"},
-        beside="an absent group's ratio is set to 1e-10, which never is the largest; 25 stereotype queries; ranked and reference "
-        "images are halves of one labelled set, five shuffles",
+        beside="kl_at_k too; an absent group's ratio is set to 1e-10, which never is the largest; 25 stereotype queries; "
+        "ranked and reference images are halves of one labelled set, five shuffles",
     ),
     "jung2024": Preset(
         "Jung et al. 2024 (SFID); HoinJung/Unified-Debiaisng-VLM-SFID a811a491",
@@ -96,7 +96,7 @@ PRESETS = {
         "Guimard, Bartsch et al. 2026 (SEM); mardgui/SEM 554ffc55",
         {"k": 500, "target": "pool", "ties": "order", "zero": "-inf"},
         unpublished="the rule for an absent group was not read; it could decide MaxSkew only if it raised one",
-        beside="25 stereotype queries, mean over ten random halves of the set",
+        beside="kl_at_k too; 25 stereotype queries, mean over ten random halves of the set",
     ),
     "lian2026": Preset(
         "Lian et al. 2026 (closed form); Supltz/Debias_VLM 8c441adc",

@@ -138,6 +138,27 @@ def ndkl(scores: Any, groups: Any, *, k: int | None = None, target: Any = "pool"
     return measured(result / z, ranking.single, conventions)
 
 
+def kl_at_k(scores: Any, groups: Any, k: int, *, target: Any = "pool", ties: str = "order"):
+    """KL@k: KL(shares in the top k || desired shares), as BEND-VLM and SEM print it (Gerych et al. 2024). Natural logarithm.
+
+    0 means the desired shares. It looks at one cut, where NDKL looks at every prefix; an absent group adds 0.
+
+    Args:
+        scores, groups, k, target, ties: as in `skew_at_k`; with ties="all" tied items count in the shares.
+
+    Returns:
+        A float for (n,) scores, an array (m,) for (m, n) scores.
+    """
+    ranking = rankings(scores, groups, k, ties)
+    k = check_k(k, ranking.items)
+    q = _target_shares(target, ranking.names, ranking.sizes)
+    counts = ranking.counts(k, ties)
+    share = counts / counts.sum(axis=1, keepdims=True)  # (m, groups)
+    value = (share * (np.log(np.where(share > 0, share, 1.0)) - np.log(q))).sum(axis=1)
+    conventions = {**ranking.conventions, "metric": "KL@k", "k": k, **_describe(target, ranking.names, q), "ties": ties}
+    return measured(value, ranking.single, conventions)
+
+
 def bias_at_k(scores: Any, groups: Any, k: int, *, positive: Any, negative: Any, ties: str = "order"):
     """Bias@k: (positive - negative) / (positive + negative) counted in the top k (Wang et al. 2021).
 

@@ -52,9 +52,9 @@ class Scores:
 class RunningTop:
     """The first k of m rankings while scores come block by block: memory for m x k scores, whatever the number of items.
 
-    Give it in place of scores, with None in place of groups, to `skew_at_k`, `max_skew_at_k`, `min_skew_at_k`, `bias_at_k`,
-    `explicit_query_precision`, `ndkl` (up to k) and `random_floor`. Those functions also take an iterator of blocks, and then
-    make one of these, for the one metric::
+    Give it in place of scores, with None in place of groups, to `skew_at_k`, `max_skew_at_k`, `min_skew_at_k`, `kl_at_k`,
+    `bias_at_k`, `explicit_query_precision`, `ndkl` (up to k) and `random_floor`. Those functions also take an iterator of blocks,
+    and then make one of these, for the one metric::
 
         top = RunningTop(1000)
         for images, groups in parts_of_the_pool:
