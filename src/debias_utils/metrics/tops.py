@@ -63,7 +63,7 @@ class RunningTop:
 
     Args:
         k: how many to keep of each ranking; metrics at any smaller k can be asked for too, with ties="order".
-        ties: at the k-th place, keep the first that came ("order"), or count "all" tied items (`skew_at_k` alone knows those).
+        ties: at the k-th place, keep the first that came ("order"), or count "all" tied items: at this very k, and not for `ndkl`.
     """
 
     single = False
