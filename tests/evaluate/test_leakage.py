@@ -97,6 +97,7 @@ X, GROUPS = planted(n=40)
         (lambda: leakage(X, GROUPS, test=X), "need one another"),
         (lambda: leakage(X, GROUPS, test=X[:, 1:], test_groups=GROUPS), r"one width, got \(40, 12\) and test \(40, 11\)"),
         (lambda: leakage(X, GROUPS, test=X, test_groups=GROUPS + 1), "unknown test group 2; choose one of: 0, 1"),
+        (lambda: leakage(X, GROUPS, test=X, test_groups=GROUPS, people=GROUPS), "either people or test"),
         (lambda: leakage(X, GROUPS, folds=1), "folds must be a whole number of at least 2"),
         (lambda: leakage(X, GROUPS, strength=0), "strength must be above 0, got 0"),
     ],

@@ -68,6 +68,8 @@ def leakage(
     who = labels("people", np.arange(len(x)) if people is None else people, n=len(x))[1]
     if (test is None) != (test_groups is None):
         raise ValueError("test embeddings and test_groups need one another")
+    if test is not None and people is not None:
+        raise ValueError("people are held out together by cross-validation: give either people or test")
     if test is not None:
         y, test_names, test_codes = _read("test", test, test_groups, renormalise)
         if y.shape[1] != x.shape[1]:
