@@ -63,7 +63,7 @@ class RunningTop:
 
     Args:
         k: how many to keep of each ranking; metrics at any smaller k can be asked for too, with ties="order".
-        ties: at the k-th place, keep the first that came ("order"), or count "all" tied items: at this very k, and not for `ndkl`.
+        ties: at the k-th place, keep the first that came ("order"), or count "all" tied items: at this k alone, not for `ndkl`.
     """
 
     single = False
