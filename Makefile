@@ -54,6 +54,7 @@ bench: setup  ## ratios against a named alternative, in one run
 	$(BIN)/python benchmarks/relevance.py
 	$(BIN)/python benchmarks/instruct.py
 	$(BIN)/python benchmarks/engine.py
+	$(BIN)/python benchmarks/metrics.py
 
 mini-models: setup  ## train the packaged models anew (hours on 2 cores for all of them)
 	$(BIN)/python -m debias_utils.toonville.train

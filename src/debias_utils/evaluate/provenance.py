@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 LIBRARIES = ("dicebear-core", "dicebear-styles", "diffusers", "numpy", "open_clip_torch", "resvg-py", "torch", "transformers")
 # Code that computes no row, which a test proves: none of it is loaded where a cell is computed. What is not listed here counts.
 NO_ROW = (
-    "debiasers/", "discover/", "show/", "weights/", "results/",  # weights have a hash of their own
+    "bench/", "debiasers/", "discover/", "show/", "weights/", "results/",  # weights have a hash of their own
     *(f"toonville/{name}.py" for name in ("card", "card_editors", "card_judges", "train", "train_judges", "training")),
     *(
         f"evaluate/{name}.py"
