@@ -157,7 +157,8 @@ def soften(e: torch.Tensor, parallel: torch.Tensor, *, factor: str) -> torch.Ten
     o = orthogonal.norm(dim=-1, keepdim=True)
     inside = o <= _NOISE
     if factor == "full" and inside.any():
-        raise ValueError("nothing is left of a row: it lies wholly within the span that is projected out")
+        count, first = int(inside.sum()), inside.flatten().nonzero()[0].item()
+        raise ValueError(f"nothing is left of {count} of {inside.numel()} rows, the first {first}: they lie wholly within the span")
     if factor == "fixed":
         u = e - (1 - KEPT) * parallel
         return u / u.norm(dim=-1, keepdim=True)
