@@ -158,7 +158,7 @@ def soften(e: torch.Tensor, parallel: torch.Tensor, *, factor: str) -> torch.Ten
     inside = o <= _NOISE
     if factor == "full" and inside.any():
         count, first = int(inside.sum()), inside.flatten().nonzero()[0].item()
-        raise ValueError(f"nothing is left of {count} of {inside.numel()} rows, the first {first}: they lie wholly within the span")
+        raise ValueError(f"nothing is left of {count} of {inside.numel()} rows, the first {first}: they lie within the span")
     if factor == "fixed":
         u = e - (1 - KEPT) * parallel
         return u / u.norm(dim=-1, keepdim=True)
