@@ -222,7 +222,7 @@ def test_alpha_solves_the_problem_that_it_is_said_to(p):
     e_ = p + least / p  # the formula as printed
     if p > 0.01:
         assert alpha["closed form"] == pytest.approx((e_ - o * np.sqrt(e_**2 - p**2)) / (e_**2 + o**2), abs=1e-9)
-    assert alpha["full"] == 0
+    assert alpha["full"] == pytest.approx(0, abs=1e-15)
     assert 0 < alpha["printed problem"] < alpha["closed form"] <= 0.5
     if p <= 1e-4:
         assert alpha["closed form"] / p == pytest.approx(0.381966, abs=1e-6)

@@ -152,9 +152,8 @@ def soft_projection(embeddings: Any, basis: Any, *, factor: str = "closed form")
 
 def soften(e: torch.Tensor, parallel: torch.Tensor, *, factor: str) -> torch.Tensor:
     """`soft_projection` of unit rows e (..., d) whose components in the span are known. Differentiable."""
-    orthogonal = e - parallel
-    p2 = parallel.square().sum(dim=-1, keepdim=True)
-    o = orthogonal.norm(dim=-1, keepdim=True)
+    p2 = torch.linalg.vecdot(parallel, parallel)[..., None]
+    o = (e - parallel).norm(dim=-1, keepdim=True)
     inside = o <= _NOISE
     if factor == "full" and inside.any():
         count, first = int(inside.sum()), inside.flatten().nonzero()[0].item()
@@ -172,7 +171,8 @@ def soften(e: torch.Tensor, parallel: torch.Tensor, *, factor: str) -> torch.Ten
     else:
         kept = torch.zeros_like(p2)
     rest = (1 - kept.square() * p2).clamp(min=0).sqrt() / o.clamp(min=_NOISE)
-    return torch.where(inside, e, kept * parallel + rest * orthogonal)
+    kept, rest = (torch.where(inside, 1, scale) for scale in (kept, rest))
+    return torch.addcmul(rest * e, kept - rest, parallel)  # kept par + rest (e - par), with fewer copies of 100,000 rows
 
 
 def insight_map(reject: Iterable[Any], accept: Iterable[Any] = (), *, sequence: bool = False) -> np.ndarray:

@@ -12,6 +12,8 @@ from ..errors import check_choice
 from ..tensors import check_finite, floats
 from .base import Debiaser, take, unit
 
+_BLOCK = 4096  # texts whose spans are found at once
+
 
 @dataclass(eq=False)
 class FullProjection(Debiaser):
@@ -99,9 +101,18 @@ class ClosedFormPerQuery(ClosedForm):
         if queries.ndim != 3 or queries.shape[0] not in rows or queries.shape[1] < 2 or queries.shape[2] != x.shape[1]:
             wanted = f"({' or '.join(map(str, rows))}, at least 2, {x.shape[1]})"
             raise ValueError(f"group_queries must be {wanted}, one for each row, got shape {tuple(queries.shape)}")
+        if len(queries) == 1:
+            basis = self._bases(queries)[0]
+            return soften(x, x @ basis.T @ basis, factor=self._factor)
+        parallel = []
+        for rows, own in zip(x.split(_BLOCK), queries.split(_BLOCK), strict=True):
+            bases = self._bases(own)
+            parallel.append(torch.einsum("nrd,nr->nd", bases, torch.einsum("nrd,nd->nr", bases, rows)))
+        return soften(x, torch.cat(parallel), factor=self._factor)
+
+    def _bases(self, queries: torch.Tensor) -> torch.Tensor:
+        """(n, r, d) orthonormal rows, or 0 where a query's groups have fewer directions."""
         check_finite("group_queries", queries)
         p = unit(queries)
         basis, counted = row_basis(p[:, 1:] - p[:, :1] if self.span == "differences" else p)
-        basis = basis * counted[..., None]  # (n, r, d) or (1, r, d)
-        parallel = ((basis @ x[..., None]).transpose(-1, -2) @ basis)[:, 0]
-        return soften(x, parallel, factor=self._factor)
+        return basis * counted[..., None]
