@@ -27,6 +27,7 @@ DATA = {
     "texts": "(m, d) embeddings of texts that speak of people",
     "text_groups": "(m,) the protected attribute's class of each of these texts",
     "sets": "arrays (m_i, d): embeddings of texts that differ in the attribute alone, such as (woman, man)",
+    "helpful_sets": "arrays (m_i, d): embeddings of texts that differ in what a task asks for, such as (wings, fins)",
     "queries": "(q, d) embeddings of neutral queries, such as occupations",
     "group_queries": "(q, a, d) embeddings of the same queries with each of the attribute's a classes put into the wording",
     "tower": "a CLIP model, whose text tower is used",
@@ -189,6 +190,20 @@ def take(data: dict[str, Any], *, needs: tuple[str, ...], method: str) -> list[A
     return [found[name] for name in needs]
 
 
+def classes(name: str, labels: np.ndarray, *, at_least: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """The different labels in order, and the place of each row's among them, (n,).
+
+    Raises:
+        ValueError: a class with fewer members than `at_least`.
+    """
+    values, codes = np.unique(labels, return_inverse=True)
+    size = np.bincount(codes)
+    if (size < at_least).any():
+        c = int((size < at_least).argmax())
+        raise ValueError(f"each class of {name} needs at least {at_least} members, {values[c].item()!r} has {size[c]}")
+    return values, codes
+
+
 def _read(name: str, value: Any) -> Any:
     if name in ("tower", "prompts"):
         return value
@@ -202,7 +217,7 @@ def _read(name: str, value: Any) -> Any:
         if len(np.unique(labels)) < 2:
             raise ValueError(f"{name} must have at least two classes, got only {labels[0]!r}")
         return labels
-    if name == "sets":
+    if name in ("sets", "helpful_sets"):
         return [_embeddings(f"set {i}", one, 2) for i, one in enumerate(value)]
     return _embeddings(name, value, 3 if name == "group_queries" else 2)
 
