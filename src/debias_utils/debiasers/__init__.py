@@ -1,8 +1,12 @@
 """Ways to take an attribute out of CLIP's embeddings, one file each, behind one interface: see `base.Debiaser`."""
 
 from .base import DATA, Debiaser
+from .bend_vlm import BendVLM
 from .pca_subspace import PCASubspace
+from .prism import PRISM, PRISMMini
+from .sfid import SFID
+from .spd import SPD
 
-METHODS: dict[str, type[Debiaser]] = {method.NAME: method for method in (PCASubspace,)}
+METHODS: dict[str, type[Debiaser]] = {method.NAME: method for method in (PCASubspace, SFID, SPD, PRISMMini, PRISM, BendVLM)}
 
-__all__ = ["DATA", "METHODS", "Debiaser", "PCASubspace"]
+__all__ = ["DATA", "METHODS", "PRISM", "SFID", "SPD", "BendVLM", "Debiaser", "PCASubspace", "PRISMMini"]
