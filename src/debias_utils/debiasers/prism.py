@@ -125,9 +125,7 @@ def draw_samples(grid: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarr
     """
     classes, groups = grid.shape[:2]
     if classes < 2 or groups < 2:
-        raise ValueError(
-            f"PRISM needs at least 2 queries in the wording of at least 2 groups, got {classes} and {groups}"
-        )
+        raise ValueError(f"PRISM needs at least 2 queries in the wording of at least 2 groups, got {classes} and {groups}")
     one, group = rng.integers(classes, size=n), rng.integers(groups, size=n)
     other = (one + rng.integers(1, classes, size=n)) % classes
     another = (group + rng.integers(1, groups, size=n)) % groups
