@@ -68,6 +68,9 @@ class FairerCLIP(Debiaser):
     every cosine is 1 or -1 and a ranking is all ties); other texts (ImageNet's, Flickr's, an explicit query) and generation have
     no place in it, for the texts' encoder has seen as many texts as there are classes.
 
+    Groups are made independent of the encodings over all rows (demographic parity). Where class and group go together in the rows
+    that it is fitted on, that writes the group into each class the other way round; balanced rows do not.
+
     Groups may be true or predicted ones (the release takes CLIP's own zero-shot guess, and true ones in the test alone). The
     release's choice of a balanced part of the rows is not published and not done here: all rows count. Its Gaussian kernel
     without random features is `fair_directions` on the kernel's matrix.
@@ -95,7 +98,7 @@ class FairerCLIP(Debiaser):
 
     NAME: ClassVar = "FairerCLIP"
     SOURCE: ClassVar = "Dehdashtian et al., ICLR 2024, with labels; release human-analysis/FairerCLIP"
-    NEEDS: ClassVar = ("images", "groups", "targets", "queries")
+    NEEDS: ClassVar[tuple[str, ...]] = ("images", "groups", "targets", "queries")
     TOWERS: ClassVar = ("text", "image")
     STATE: ClassVar = tuple(f"{tower}_{part}" for tower in ("image", "text") for part in _PARTS)
 
@@ -126,7 +129,7 @@ class FairerCLIP(Debiaser):
             draw=lambda name, x: Features.draw(x, self.n_features, rng),
             refresh=refresh,
         )
-        state = {}
+        state: dict[str, np.ndarray] = {}
         for tower, encoder in zip(("image", "text"), encoders, strict=True):
             parts = (*encoder.features, encoder.directions)
             state |= {f"{tower}_{part}": x for part, x in zip(_PARTS, parts, strict=True)}
