@@ -72,7 +72,7 @@ class FairerCLIP(Debiaser):
     that it is fitted on, that writes the group into each class the other way round; balanced rows do not.
 
     Groups may be true or predicted ones (the release takes CLIP's own zero-shot guess, and true ones in the test alone). The
-    release's choice of a balanced part of the rows is not published and not done here: all rows count. Its Gaussian kernel
+    release fits on a balanced part of the rows, whose choice no source describes; here all rows count. Its Gaussian kernel
     without random features is `fair_directions` on the kernel's matrix.
 
     Args:
