@@ -53,10 +53,10 @@ def equalise(query: Any, reference: Any, classes: Any, *, n_neighbors: int) -> A
         n_neighbors: how many of each class; a class that has fewer counts with all it has. The paper: 100 gender, 10 race.
 
     Returns:
-        The shape and kind of `query`, of length 1; a result of length 0, where a query is spanned by C, is a ``ValueError``.
+        The shape, kind and dtype of `query`, of length 1.
 
     Raises:
-        ValueError: shapes that do not fit, NaN, rows of zeros, fewer than two classes.
+        ValueError: shapes that do not fit, NaN, rows of zeros, fewer than two classes, or a query of which C leaves nothing.
     """
     given, rows = floats("query", query), floats("reference", reference)
     labels = np.asarray(classes)
