@@ -93,7 +93,7 @@ class FairerCLIP(Debiaser):
     tau_z_text: float = 0.1
     iterations: int = 1
     n_components: int | None = None
-    max_rows: int = 20_000
+    max_rows: int = 10_000
     seed: int = 0
 
     NAME: ClassVar = "FairerCLIP"
@@ -218,7 +218,7 @@ def fair_directions(
     q = np.zeros((features.shape[1],) * 2)
     for weight, values, name in terms:
         factor = centred.T @ (values - values.mean(axis=0))  # (m, k)
-        size = np.linalg.norm(factor, 2) ** 2
+        size = np.linalg.eigvalsh(factor.T @ factor)[-1]  # |B|
         if size <= 1e-24:
             raise ValueError(f"{name} do not vary with the features: they are the same in each row, or independent")
         q += weight / size * factor @ factor.T
