@@ -32,7 +32,9 @@ def world():
         "text_groups": np.array(["one", "other"])[groups],
         "sets": [rows(t + 0.4 * np.array([[-1.0], [1.0]]) * axis) for t in tasks],
         "queries": queries,
-        "group_queries": rows(queries[:, None] + 0.4 * np.array([[[-1.0], [1.0]]]) * axis),
+        "group_queries": rows(
+            queries[:, None] + 0.4 * np.array([[[-1.0], [1.0]]]) * axis + 0.05 * rng.standard_normal((4, 2, D))
+        ),
     }
 
 

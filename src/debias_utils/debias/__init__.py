@@ -3,23 +3,18 @@
 `projections`, `information` and `erasure` hold what the debiasers of CLIP's embeddings compute, as functions of arrays.
 """
 
+from .bend import equalise
 from .erasure import leace, shrunk_covariance
 from .information import kept_dimensions, mixed_ksg, mutual_information
 from .orthogonal import orthogonalise
-from .projections import (
-    calibrated_projection,
-    group_prototypes,
-    insight_map,
-    prototype_basis,
-    soft_projection,
-    token_projection,
-)
+from .projections import calibrated_projection, group_prototypes, insight_map, prototype_basis, soft_projection, token_projection
 from .subspace import BiasSubspace, debias_delta, printed_projection
 
 __all__ = [
     "BiasSubspace",
     "calibrated_projection",
     "debias_delta",
+    "equalise",
     "group_prototypes",
     "insight_map",
     "kept_dimensions",

@@ -1,12 +1,17 @@
 """Ways to take an attribute out of CLIP's embeddings, one file each, behind one interface: see `base.Debiaser`."""
 
 from .base import DATA, Debiaser
+from .bend_vlm import BendVLM
 from .biased_prompts import BiasedPrompts
 from .clip_clip import CLIPClip
 from .closed_form import ClosedForm, ClosedFormPerQuery, FullProjection
+from .fairer_clip import FairerCLIP, FairerCLIPUnlabelled
 from .leace import LEACE
 from .pca_subspace import PCASubspace
+from .prism import PRISM, PRISMMini
 from .roboshot import RoboShot
+from .sfid import SFID
+from .spd import SPD
 
 METHODS: dict[str, type[Debiaser]] = {
     method.NAME: method
@@ -19,6 +24,13 @@ METHODS: dict[str, type[Debiaser]] = {
         RoboShot,
         LEACE,
         CLIPClip,
+        SFID,
+        SPD,
+        PRISMMini,
+        PRISM,
+        BendVLM,
+        FairerCLIP,
+        FairerCLIPUnlabelled,
     )
 }
 
@@ -26,12 +38,19 @@ __all__ = [
     "DATA",
     "LEACE",
     "METHODS",
+    "PRISM",
+    "SFID",
+    "SPD",
+    "BendVLM",
     "BiasedPrompts",
     "CLIPClip",
     "ClosedForm",
     "ClosedFormPerQuery",
     "Debiaser",
+    "FairerCLIP",
+    "FairerCLIPUnlabelled",
     "FullProjection",
     "PCASubspace",
+    "PRISMMini",
     "RoboShot",
 ]
