@@ -36,7 +36,7 @@ def world(seed=0, lean=0.4):
     fit = {
         "images": fitted[0],
         "groups": fitted[1],
-        "targets": fitted[2],
+        "targets": np.array([names.index(name) for name in fitted[2]]),
         "sets": [rows(job + 0.4 * np.array([[-1.0], [1.0]]) * axis) for job in jobs],
         "queries": queries,
         "group_queries": rows(queries[:, None] + 0.6 * np.array([[[-1.0], [1.0]]]) * axis),

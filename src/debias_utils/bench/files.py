@@ -51,7 +51,9 @@ def task(folder: Path, *, seed: int = 0) -> Task:
     more: dict[str, Any] = {}
     if "target" in labels:
         targets = labels["target"].to_numpy(object)
-        fit["targets"] = targets[fitted]
+        for name in set(targets):
+            check_choice("target", name, names)
+        fit["targets"] = np.array([names.index(name) for name in targets[fitted]])
         more = {"targets": targets[~fitted], "task_images": images[~fitted], "task_groups": groups[~fitted]}
     if _there(folder, "group_queries"):
         asked, table = _names(folder, "group_queries"), _table(folder, "group_queries")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import toonville
+from ..discover.ranking import indices
 from ..errors import check_choice
 from ..toonville.captions import AGE_WORDS, GENDER_WORDS, SKIN_WORDS
 from ..toonville.occupations import OCCUPATIONS
@@ -56,7 +57,7 @@ def task(parts: Profile, attribute: str = "gender", *, rho: float = 0.9, trainin
     fit = {
         "images": images(own),
         "groups": own[attribute].to_numpy(str),
-        "targets": own["occupation"].to_numpy(str),
+        "targets": indices(own["occupation"], jobs),
         "captions": clip.encode_text(captions).cpu().double().numpy(),
         "texts": np.concatenate([texts(list_) for list_ in spoken.values()]),
         "text_groups": np.repeat(list(spoken), [len(list_) for list_ in spoken.values()]),
