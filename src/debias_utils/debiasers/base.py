@@ -88,7 +88,7 @@ class Debiaser(ABC):
         """The same of pictures."""
         return self._transform("image", x, **data)
 
-    def _transform(self, tower: str, x: Any, **data: Any) -> Any:
+    def _transform(self, tower: str, x: Any, /, **data: Any) -> Any:
         state = self.state
         given = floats("x", x)
         if given.ndim not in (1, 2) or given.shape[-1] != self.width_:
@@ -102,7 +102,7 @@ class Debiaser(ABC):
         return like(x, work.reshape(given.shape).to(given.dtype))
 
     @abstractmethod
-    def _apply(self, tower: str, x: torch.Tensor, state: dict[str, torch.Tensor], **data: Any) -> torch.Tensor:
+    def _apply(self, tower: str, x: torch.Tensor, state: dict[str, torch.Tensor], /, **data: Any) -> torch.Tensor:
         """The method itself: unit rows x (n, d) of a tower in `TOWERS`, float32 or more, to (n, d), which need not be unit.
 
         `state` holds the fitted arrays by their names in `STATE`, on x's device and in its precision. Differentiable in x.

@@ -52,17 +52,17 @@ class DeAR(Debiaser):
         reconstruction: weight of |E' - E|^2.
         hidden: width of the classifier's two hidden layers. classifier_epochs: how long it learns before phi moves.
         classifier_steps: its steps for each of phi's; 0 freezes it.
-        lr, classifier_lr: Adam's. epochs, batch_size: of both. seed: of the start and the order. device: where to train.
+        lr, classifier_lr: Adam's; phi's falls to 0 along a line. epochs, batch_size: of both. seed: of the start and the order. device: where to train.
     """
 
     against: str = "uniform"
     reconstruction: float = 1.0
     hidden: int = 128
     classifier_epochs: int = 2
-    classifier_steps: int = 3
-    lr: float = 1e-3
+    classifier_steps: int = 5
+    lr: float = 3e-5
     classifier_lr: float = 1e-3
-    epochs: int = 10
+    epochs: int = 15
     batch_size: int = 256
     seed: int = 0
     device: str = "cpu"
@@ -85,6 +85,7 @@ class DeAR(Debiaser):
         phi = [torch.zeros(d, d, device=self.device, requires_grad=True), torch.zeros(d, device=self.device, requires_grad=True)]
         learns = torch.optim.Adam(classifier.parameters(), lr=self.classifier_lr)
         moves = torch.optim.Adam(phi, lr=self.lr)
+        falls = torch.optim.lr_scheduler.LinearLR(moves, 1.0, 0.0, total_iters=self.epochs * -(-n // self.batch_size))
 
         def learn(rows: torch.Tensor) -> None:
             with torch.no_grad():
@@ -108,6 +109,7 @@ class DeAR(Debiaser):
             moves.zero_grad()
             loss.backward()
             moves.step()
+            falls.step()
         weight, bias = (value.detach().cpu().numpy() for value in phi)
         return self._fitted(d, weight=weight, bias=bias)
 
