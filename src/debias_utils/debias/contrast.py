@@ -1,4 +1,4 @@
-"""Contrast of items that belong together against all others: StableRep's loss, which stands in for the one of Abdelmagid et al. 2024.
+"""Contrast of items that belong together against all others: StableRep's loss, in place of Abdelmagid et al.'s (2024).
 
 They describe their counterfactual loss as "similar to StableRep"; its equation is not published.
 """
@@ -40,7 +40,9 @@ def multi_positive_loss(features: Any, labels: Any, *, temperature: float) -> to
         raise ValueError(f"temperature must be a number above 0, got {temperature!r}")
     if not (x.detach().abs().amax(dim=1) > 0).all():
         raise ValueError(f"features of length 0 have no direction: rows {(x == 0).all(dim=1).nonzero().flatten().tolist()[:5]}")
-    _, codes = codes_of("labels", labels, n=len(x))
+    _, codes = codes_of("labels", labels)
+    if len(codes) != len(x):
+        raise ValueError(f"need one label for each row of features: {len(codes)} and {len(x)}")
     alike = codes[:, None] == codes
     np.fill_diagonal(alike, False)
     if not alike.any():

@@ -1,4 +1,4 @@
-"""Learned tokens in front of a text, inside CLIP's text tower (Berg et al. 2022): what the tower makes of them, differentiable."""
+"""Learned tokens in front of a text, inside CLIP's text tower (Berg et al. 2022): what the tower makes of them."""
 
 from __future__ import annotations
 
@@ -32,17 +32,19 @@ def start_tokens(model: Any, n: int) -> torch.Tensor:
     return row.repeat(n, 1)
 
 
-def with_tokens(model: Any, ids: torch.Tensor, learned: torch.Tensor, *, place: str = "prepend") -> tuple[torch.Tensor, torch.Tensor]:
+def with_tokens(
+    model: Any, ids: torch.Tensor, learned: torch.Tensor, *, place: str = "prepend"
+) -> tuple[torch.Tensor, torch.Tensor]:
     """What enters the transformer, (m, t, w), and the position that is read of each text, (m,).
 
-    Tokens get their positions first. "prepend" (published) puts the n learned ones before the start token, without positions; the
-    text follows with its own, and what no longer fits is cut at the end. The others are in the released code only: "append" writes
-    over the end token and what follows, "append_after_eos" over what follows, "add" adds to the tokens after the start. The
-    position read is the end token's plus n, at most the last, for all: right for "prepend"; of the others, "append" and "add" read
+    Tokens get their positions first. "prepend" (published) puts the n learned ones before the start token, without positions;
+    the text follows with its own, and what no longer fits is cut at the end. The others are in the released code only: "append"
+    writes over the end token and what follows, "append_after_eos" over what follows, "add" adds to the tokens after the start.
+    The position read is the end token's plus n, at most the last, for all: right for "prepend"; "append" and "add"
     padding, "append_after_eos" the last learned token.
 
     Args:
-        model: of open_clip, see `text_parts`. ids: (m, t) token ids, the end token the highest. learned: (n, w). place: see above.
+        model: of open_clip, see `text_parts`. ids: (m, t) token ids, the end token the highest. learned: (n, w). place: above.
     """
     check_choice("place", place, PLACES)
     tower, n, length = text_parts(model), len(learned), ids.shape[1]

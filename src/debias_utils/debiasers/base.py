@@ -52,7 +52,7 @@ class Debiaser(ABC):
         TOWERS: whose embeddings it changes, "text", "image" or both.
         TRAINED: whether `fit` runs an optimiser.
         PER_QUERY: whether `transform_text` needs the queries' own `group_queries`.
-        WITH_TEXTS: what else `transform_text` must be given besides the embeddings, keys of `DATA` that speak of these very texts.
+        WITH_TEXTS: what else `transform_text` must be given besides the embeddings, keys of `DATA`, of these very texts.
         STATE: names of the fitted arrays, each an attribute of that name plus "_".
     """
 
@@ -186,7 +186,10 @@ def take(data: dict[str, Any], *, needs: tuple[str, ...], method: str) -> list[A
     widths = {name: _width(value) for name, value in found.items() if _width(value)}
     if len(set(widths.values())) > 1:
         raise ValueError(f"embeddings must have one width, got {widths}")
-    for rows, labels in (("images", ("groups", "targets", "captions", "counterfactuals", "caption_texts")), ("texts", ("text_groups",))):
+    for rows, labels in (
+        ("images", ("groups", "targets", "captions", "counterfactuals", "caption_texts")),
+        ("texts", ("text_groups",)),
+    ):
         for name in labels:
             if name in found and rows in found and len(found[name]) != len(found[rows]):
                 raise ValueError(f"need one of {name} for each of {rows}: {len(found[name])} and {len(found[rows])}")

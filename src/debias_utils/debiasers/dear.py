@@ -28,7 +28,7 @@ def residual_loss(
     reconstruction: float,
     against: str,
 ) -> torch.Tensor:
-    """reconstruction * mean |x' - x|^2 + what fools the classifier, see `training.fooling_loss`; a scalar.
+    """Weight times mean |x' - x|^2 + what fools the classifier, see `training.fooling_loss`; a scalar.
 
     Args:
         x, debiased: (n, d). logits: (n, k) that the classifier says of `debiased`. labels: (n,). weights: (k,) of the classes.
@@ -43,16 +43,16 @@ class DeAR(Debiaser):
     """Pictures get a residual, E' = E + phi(E) with phi one linear layer, from which a classifier cannot tell the attribute.
 
     Published are phi and the two kinds of terms, |E' - E|^2 and minus the cross-entropy of the attribute's classifier. Not
-    published, and so ours: all weights and rates; that phi starts at 0, the identity; that the classifier reads E' at length 1, as
-    the bench does; that it goes on learning beside phi, `classifier_steps` for each step of phi; and that classes count alike.
-    Texts stay as they are.
+    published, and so ours: all weights and rates; that phi starts at 0, the identity; that the classifier reads E' at length 1,
+    as the bench does; that it goes on learning beside phi; and that classes count alike. Texts stay as they are.
 
     Args:
         against: what phi wants of the classifier: "uniform" odds (ours), or its "cross-entropy" large (published, unbounded).
         reconstruction: weight of |E' - E|^2.
         hidden: width of the classifier's two hidden layers. classifier_epochs: how long it learns before phi moves.
         classifier_steps: its steps for each of phi's; 0 freezes it.
-        lr, classifier_lr: Adam's; phi's falls to 0 along a line. epochs, batch_size: of both. seed: of the start and the order. device: where to train.
+        lr, classifier_lr: Adam's; phi's falls to 0 along a line. epochs, batch_size: of both.
+        seed: of the start and the order. device: where to train.
     """
 
     against: str = "uniform"
@@ -94,7 +94,9 @@ class DeAR(Debiaser):
             adversary_loss(classifier(debiased), codes[rows], weights).backward()
             learns.step()
 
-        for _, rows in batches(n, self.batch_size, epochs=self.classifier_epochs, seed=self.seed, name=f"{self.NAME}: classifier"):
+        for _, rows in batches(
+            n, self.batch_size, epochs=self.classifier_epochs, seed=self.seed, name=f"{self.NAME}: classifier"
+        ):
             learn(rows.to(self.device))
         generator = torch.Generator().manual_seed(self.seed)
         for _, rows in batches(n, self.batch_size, epochs=self.epochs, seed=self.seed, name=self.NAME):

@@ -36,7 +36,7 @@ class JointDebiasing(Debiaser):
         seed: of the start, the order and the draws. device: where to train.
     """
 
-    form: str = "add"
+    form: str = "subtract"
     flip: str = "pair"
     alpha: float = 0.3
     teacher: float = 0.4

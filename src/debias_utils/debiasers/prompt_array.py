@@ -48,7 +48,7 @@ class PromptArray(Debiaser):
 
     Args:
         n_tokens: how many. place: where they go, see `debias.prompt_array.with_tokens`.
-        against: what the tokens want of the adversary: "uniform" odds (ours), or its "cross-entropy" large (published, unbounded).
+        against: what the tokens want of the adversary: "uniform" odds (ours), or its "cross-entropy" large (published).
         keep: "similarities" keeps the pictures' similarities to the prompts (ours; needs nothing more); "contrastive" is
             published, and needs `caption_texts`.
         weight: of the adversary's part in the loss, beside 1 for what is kept.
@@ -79,9 +79,7 @@ class PromptArray(Debiaser):
     STATE: ClassVar = ("tokens", "tower")
 
     def fit(self, **data: Any) -> PromptArray:
-        """See `Debiaser.fit`. A ``ValueError`` also for a setting out of range, a text tower without a table of tokens, embeddings
-        that are not of its width, and captions that are missing where they are to be kept.
-        """
+        """See `Debiaser.fit`. A ``ValueError`` also for a setting out of range, another kind of tower, or texts without room."""
         self._check()
         needs = self.NEEDS + (self.OPTIONAL if self.keep == "contrastive" else ())
         images, groups, tower, prompts, *captions = take(data, needs=needs, method=self.NAME)
@@ -120,7 +118,11 @@ class PromptArray(Debiaser):
         return self._fitted(x.shape[1], tokens=tokens.detach().cpu().numpy(), tower=_fingerprint(tower))
 
     def _check(self) -> None:
-        for name, value, choices in (("place", self.place, PLACES), ("against", self.against, FOOLING), ("keep", self.keep, KEEPING)):
+        for name, value, choices in (
+            ("place", self.place, PLACES),
+            ("against", self.against, FOOLING),
+            ("keep", self.keep, KEEPING),
+        ):
             check_choice(name, value, choices)
         check_positive(weight=self.weight, lr=self.lr, adversary_lr=self.adversary_lr)
         for name in ("n_tokens", "hidden", "adversary_steps", "epochs", "batch_size"):
@@ -128,21 +130,23 @@ class PromptArray(Debiaser):
         check_whole("seed", self.seed, at_least=0)
 
     def _ids(self, tower: Any, texts: Any) -> torch.Tensor:
-        """Token ids (m, t), on the tower's device. ``ValueError`` unless it is a `Clip` and all texts have room for the tokens."""
+        """Token ids (m, t), on the tower's device. ``ValueError`` unless it is a `Clip` and all texts have room."""
         if not isinstance(tower, Clip):
             raise ValueError(f"tower must be a debias_utils.models.clip.Clip, got {type(tower).__name__}")
         ids = tower.tokenize(texts).to(tower.device)
         room = ids.shape[1] - 1 - ids.argmax(dim=1)
         if room.min() < self.n_tokens:
             row = int(room.argmin())
-            raise ValueError(f"{list(texts)[row]!r} leaves room for {int(room[row])} learned tokens in {tower.name}, not {self.n_tokens}")
+            raise ValueError(
+                f"{list(texts)[row]!r} leaves room for {int(room[row])} learned tokens in {tower.name}, not {self.n_tokens}"
+            )
         return ids
 
     def _apply(self, tower: str, x: torch.Tensor, state: dict[str, torch.Tensor], /, **data: Any) -> torch.Tensor:
         model, prompts = take(data, needs=self.WITH_TEXTS, method=f"{self.NAME}, to transform texts,")
         ids = self._ids(model, prompts)
         if not np.array_equal(_fingerprint(model), state["tower"].cpu().numpy()):
-            raise ValueError(f"{self.NAME} was fitted in another CLIP's text tower than {model.name}: its tokens mean nothing there")
+            raise ValueError(f"{self.NAME} was fitted in another CLIP than {model.name}: its tokens mean nothing there")
         with torch.no_grad():
             plain = _embedded(model, ids, start_tokens(model.model, 0))
             texts = _embedded(model, ids, state["tokens"].to(model.device), self.place)

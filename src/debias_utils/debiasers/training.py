@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ def linear(n_in: int, n_out: int, generator: torch.Generator) -> tuple[torch.Ten
 def perceptron(sizes: Sequence[int], seed: int, device: str | torch.device) -> torch.nn.Sequential:
     """Linear layers of these sizes with ReLU in between, seeded; sizes (d, 32, k) take (n, d) to logits (n, k)."""
     generator, layers = torch.Generator().manual_seed(seed), list[torch.nn.Module]()
-    for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
+    for n_in, n_out in pairwise(sizes):
         layer = torch.nn.utils.skip_init(torch.nn.Linear, n_in, n_out)
         with torch.no_grad():
             for parameter, value in zip((layer.weight, layer.bias), linear(n_in, n_out, generator), strict=True):
