@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from tiny_clip import tiny_clip
 
 from debias_utils.debiasers import DATA, METHODS
 
@@ -23,15 +24,20 @@ def world():
     groups, targets = rng.integers(0, 2, N), rng.integers(0, 4, N)
     sign = 2 * groups - 1
     queries = rows(tasks + 0.05 * rng.standard_normal((4, D)))
+    prompts = ["a photo of a nurse", "a photo of a plumber", "a photo of a pilot", "a photo of a writer"]
+    noise = 0.1 * rng.standard_normal((N, D))
     return {
         "images": rows(tasks[targets] + 0.5 * sign[:, None] * axis + 0.1 * rng.standard_normal((N, D))),
         "groups": np.array(["one", "other"])[groups],
         "targets": targets,
-        "captions": rows(tasks[targets] + 0.4 * sign[:, None] * axis + 0.1 * rng.standard_normal((N, D))),
+        "captions": rows(tasks[targets] + 0.4 * sign[:, None] * axis + noise),
         "texts": rows(tasks[targets] + 0.4 * sign[:, None] * axis + 0.1 * rng.standard_normal((N, D))),
         "text_groups": np.array(["one", "other"])[groups],
         "sets": [rows(t + 0.4 * np.array([[-1.0], [1.0]]) * axis) for t in tasks],
+        "counterfactuals": rows(tasks[targets] - 0.4 * sign[:, None] * axis + noise),
         "queries": queries,
+        "prompts": prompts,
+        "tower": tiny_clip(prompts, queries),
         "group_queries": rows(
             queries[:, None] + 0.4 * np.array([[[-1.0], [1.0]]]) * axis + 0.05 * rng.standard_normal((4, 2, D))
         ),
@@ -45,7 +51,8 @@ def fitted(method, world):
 
 def extra(method, world, x):
     """What `transform_text` wants besides the texts."""
-    return {"group_queries": world["group_queries"][: len(x)]} if method.PER_QUERY else {}
+    more = {"group_queries": world["group_queries"][: len(x)]} if method.PER_QUERY else {}
+    return more | {name: world[name] for name in method.WITH_TEXTS}
 
 
 methods = pytest.mark.parametrize("method", METHODS.values(), ids=list(METHODS))

@@ -3,7 +3,9 @@
 `projections`, `information` and `erasure` hold what the debiasers of CLIP's embeddings compute, as functions of arrays.
 """
 
+from ..metrics import association_test
 from .bend import equalise
+from .contrast import multi_positive_loss
 from .erasure import leace, shrunk_covariance
 from .information import kept_dimensions, mixed_ksg, mutual_information
 from .orthogonal import orthogonalise
@@ -12,6 +14,7 @@ from .subspace import BiasSubspace, debias_delta, printed_projection
 
 __all__ = [
     "BiasSubspace",
+    "association_test",
     "calibrated_projection",
     "debias_delta",
     "equalise",
@@ -20,6 +23,7 @@ __all__ = [
     "kept_dimensions",
     "leace",
     "mixed_ksg",
+    "multi_positive_loss",
     "mutual_information",
     "orthogonalise",
     "printed_projection",

@@ -49,9 +49,14 @@ def calibrated_projection(spurious: Any, positive_pairs: Any, *, strength: float
 
 
 def token_projection(positive_pairs: Any, *, strength: float) -> np.ndarray:
-    """P = (strength M + I)^-1, the variant for token states of a diffusion model: no projection, pairs are only aligned.
+    """P = (strength M + I)^-1, with M the mean over pairs of (z_i - z_j)(z_i - z_j)^T: pairs come together, nothing is removed.
 
-    Arguments and errors as `calibrated_projection`; the paper's strength is 500. P is symmetric, (d, d) float64.
+    The variant for generation: without the projection P0 that the discriminative one begins with, and so symmetric. The authors
+    take as z the text encoder's last hidden state after its final LayerNorm, at the first end token, at length 1, of "A photo of
+    a male {job}." and "A photo of a female {job}.", and apply P as `tokens @ P.T` to all tokens of the prompt, (b, t, d), the
+    start and the padding too, which are neither normalised before nor after; the unconditional tokens stay.
+
+    Arguments and errors as `calibrated_projection`; the paper's strength is 500. Returns (d, d) float64.
     """
     stretched = _stretched(positive_pairs, strength)
     return np.linalg.inv(stretched)
@@ -62,7 +67,7 @@ def _stretched(pairs: Any, strength: float, *, width: int | None = None) -> np.n
     if z.ndim != 3 or z.shape[1] != 2 or (width is not None and z.shape[2] != width):
         raise ValueError(f"positive_pairs must be (n, 2, d){f' with d = {width}' if width else ''}, got shape {z.shape}")
     if not (is_number(strength) and strength >= 0):
-        raise ValueError(f"strength must be a number from 0, got {strength!r}")
+        raise ValueError(f"strength must be a number of at least 0, got {strength!r}")
     difference = z[:, 0] - z[:, 1]
     return float(strength) * difference.T @ difference / max(len(z), 1) + np.eye(z.shape[2])
 

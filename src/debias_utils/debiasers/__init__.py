@@ -5,10 +5,13 @@ from .bend_vlm import BendVLM
 from .biased_prompts import BiasedPrompts
 from .clip_clip import CLIPClip
 from .closed_form import ClosedForm, ClosedFormPerQuery, FullProjection
+from .dear import DeAR
 from .fairer_clip import FairerCLIP, FairerCLIPUnlabelled
+from .joint import JointDebiasing
 from .leace import LEACE
 from .pca_subspace import PCASubspace
 from .prism import PRISM, PRISMMini
+from .prompt_array import PromptArray
 from .roboshot import RoboShot
 from .sfid import SFID
 from .spd import SPD
@@ -31,6 +34,9 @@ METHODS: dict[str, type[Debiaser]] = {
         BendVLM,
         FairerCLIP,
         FairerCLIPUnlabelled,
+        PromptArray,
+        DeAR,
+        JointDebiasing,
     )
 }
 
@@ -46,11 +52,14 @@ __all__ = [
     "CLIPClip",
     "ClosedForm",
     "ClosedFormPerQuery",
+    "DeAR",
     "Debiaser",
     "FairerCLIP",
     "FairerCLIPUnlabelled",
     "FullProjection",
+    "JointDebiasing",
     "PCASubspace",
     "PRISMMini",
+    "PromptArray",
     "RoboShot",
 ]

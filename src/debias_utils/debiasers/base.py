@@ -24,6 +24,8 @@ DATA = {
     "groups": "(n,) the protected attribute's class of each picture",
     "targets": "(n,) the class that a task asks for of each picture, such as its occupation",
     "captions": "(n, d) embeddings of the pictures' captions, row by row",
+    "counterfactuals": "(n, d) embeddings of the same captions with another class of the attribute in their wording",
+    "caption_texts": "the pictures' n captions as texts",
     "texts": "(m, d) embeddings of texts that speak of people",
     "text_groups": "(m,) the protected attribute's class of each of these texts",
     "sets": "arrays (m_i, d): embeddings of texts that differ in the attribute alone, such as (woman, man)",
@@ -51,6 +53,7 @@ class Debiaser(ABC):
         TOWERS: whose embeddings it changes, "text", "image" or both.
         TRAINED: whether `fit` runs an optimiser.
         PER_QUERY: whether `transform_text` needs the queries' own `group_queries`.
+        WITH_TEXTS: what else `transform_text` must be given besides the embeddings, keys of `DATA`, of these very texts.
         STATE: names of the fitted arrays, each an attribute of that name plus "_".
     """
 
@@ -61,6 +64,7 @@ class Debiaser(ABC):
     TOWERS: ClassVar[tuple[str, ...]]
     TRAINED: ClassVar[bool] = False
     PER_QUERY: ClassVar[bool] = False
+    WITH_TEXTS: ClassVar[tuple[str, ...]] = ()
     STATE: ClassVar[tuple[str, ...]]
 
     @abstractmethod
@@ -85,7 +89,7 @@ class Debiaser(ABC):
         """The same of pictures."""
         return self._transform("image", x, **data)
 
-    def _transform(self, tower: str, x: Any, **data: Any) -> Any:
+    def _transform(self, tower: str, x: Any, /, **data: Any) -> Any:
         state = self.state
         given = floats("x", x)
         if given.ndim not in (1, 2) or given.shape[-1] != self.width_:
@@ -99,7 +103,7 @@ class Debiaser(ABC):
         return like(x, work.reshape(given.shape).to(given.dtype))
 
     @abstractmethod
-    def _apply(self, tower: str, x: torch.Tensor, state: dict[str, torch.Tensor], **data: Any) -> torch.Tensor:
+    def _apply(self, tower: str, x: torch.Tensor, state: dict[str, torch.Tensor], /, **data: Any) -> torch.Tensor:
         """The method itself: unit rows x (n, d) of a tower in `TOWERS`, float32 or more, to (n, d), which need not be unit.
 
         `state` holds the fitted arrays by their names in `STATE`, on x's device and in its precision. Differentiable in x.
@@ -183,7 +187,10 @@ def take(data: dict[str, Any], *, needs: tuple[str, ...], method: str) -> list[A
     widths = {name: _width(value) for name, value in found.items() if _width(value)}
     if len(set(widths.values())) > 1:
         raise ValueError(f"embeddings must have one width, got {widths}")
-    for rows, labels in (("images", ("groups", "targets", "captions")), ("texts", ("text_groups",))):
+    for rows, labels in (
+        ("images", ("groups", "targets", "captions", "counterfactuals", "caption_texts")),
+        ("texts", ("text_groups",)),
+    ):
         for name in labels:
             if name in found and rows in found and len(found[name]) != len(found[rows]):
                 raise ValueError(f"need one of {name} for each of {rows}: {len(found[name])} and {len(found[rows])}")
@@ -205,7 +212,7 @@ def classes(name: str, labels: np.ndarray, *, at_least: int = 2) -> tuple[np.nda
 
 
 def _read(name: str, value: Any) -> Any:
-    if name in ("tower", "prompts"):
+    if name in ("tower", "prompts", "caption_texts"):
         return value
     if name in ("groups", "targets", "text_groups"):
         labels = np.asarray(value)
