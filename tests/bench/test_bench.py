@@ -21,8 +21,8 @@ def rows(x):
 def world(seed=0, lean=0.4):
     """A task in which an axis tells two groups apart, and the queries lean along it by `lean`."""
     rng = np.random.default_rng(seed)
-    axis, jobs = np.linalg.qr(rng.standard_normal((D, 7)))[0].T[:1], None
-    axis, jobs = axis[0], np.linalg.qr(rng.standard_normal((D, 7)))[0].T[1:5]
+    axis, *jobs = np.linalg.qr(rng.standard_normal((D, 5)))[0].T  # at right angles
+    jobs = np.array(jobs)
     names, classes = ("a", "b", "c", "d"), np.array(["one", "other"])
     way = np.array([1, -1, 1, -1])
 
@@ -60,7 +60,7 @@ def test_what_leans_is_seen_and_what_takes_it_out_is_better():
 
 
 def test_nothing_that_leans_is_at_the_floor():
-    assert abs(measured(world(lean=0.0), ORIGINAL, k=50, probe=False)["excess max skew"]) < 0.15
+    assert abs(measured(world(lean=0.0), ORIGINAL, k=100, probe=False)["excess max skew"]) < 0.15
 
 
 def test_what_the_data_do_not_allow_is_left_out_with_the_reason():
@@ -99,7 +99,7 @@ def test_rows_are_kept_and_the_leaderboard_has_intervals(tmp_path):
         assert board.loc[ORIGINAL, name] == pytest.approx(own.mean())
         assert board.loc[ORIGINAL, f"{name} low"] < own.mean() < board.loc[ORIGINAL, f"{name} high"]
     other = {"training 0": world(seed=9)}
-    with pytest.raises(ValueError, match="description"):
+    with pytest.raises(ValueError, match="computed otherwise"):
         run(other, **options)
 
 

@@ -46,6 +46,8 @@ def task(folder: Path, *, seed: int = 0) -> Task:
     else:
         fitted = np.random.default_rng(seed).permutation(len(labels)) < len(labels) // 2
     queries, names = _table(folder, "queries"), _names(folder, "queries")
+    if len(names) != len(queries):
+        raise ValueError(f"need a name for each query: {len(names)} and {len(queries)}")
     groups = labels["group"].to_numpy(object)
     fit: dict[str, Any] = {"images": images[fitted], "groups": groups[fitted], "queries": queries}
     more: dict[str, Any] = {}
