@@ -108,7 +108,7 @@ def _scores(task: Task, model: Any, *, k: int, seed: int, probe: bool) -> dict[s
             asked = np.tile(np.asarray(task.asked), q)
             named = cosine_scores(ranked, texts(explicit, group_queries=own))
             found["explicit"] = float(np.mean(explicit_query_precision(named, task.groups, k, asked=asked)))
-    if task.targets is not None:
+    if task.targets is not None and task.task_images is not None:
         shown = cosine_scores(images(task.task_images), queries)
         predicted = zero_shot(shown, task.names)
         found["accuracy"] = float(zero_shot_accuracy(shown, task.targets, classes=task.names))

@@ -55,7 +55,7 @@ class Task:
         labels("groups", self.groups, n=len(images))
         if (self.targets is None) != (self.task_images is None) or (self.targets is None) != (self.task_groups is None):
             raise ValueError("a task needs targets, task_images and task_groups, all three of them")
-        if self.targets is not None:
+        if self.targets is not None and self.task_images is not None:
             for name in labels("targets", self.targets, n=len(self.task_images))[0]:
                 check_choice("target", name, self.names)
         shape = None if self.group_queries is None else np.shape(self.group_queries)
@@ -74,8 +74,9 @@ class Task:
         for name in ("images", "groups", "queries", "group_queries", "targets", "task_images", "task_groups"):
             if getattr(self, name) is not None:
                 arrays[name] = np.asarray(getattr(self, name))
+        plain = {key: _plain(x) for key, x in arrays.items()}
         text = json.dumps({"names": list(self.names), "asked": list(self.asked), "about": dict(self.about)}, indent=1)
-        assets.write_whole(folder / ARRAYS, lambda file: np.savez(file, **{key: _plain(x) for key, x in arrays.items()}))
+        assets.write_whole(folder / ARRAYS, lambda file: np.savez(file, **plain))  # type: ignore[arg-type]
         assets.write_whole(folder / NAMES, lambda file: file.write(text.encode()))
         return folder
 

@@ -73,7 +73,7 @@ class BendVLM(Debiaser):
         """
         return self._transform("text", x, **data)
 
-    def _apply(self, tower: str, x: torch.Tensor, state: dict[str, torch.Tensor], **data: Any) -> torch.Tensor:
+    def _apply(self, tower: str, x: torch.Tensor, state: dict[str, torch.Tensor], /, **data: Any) -> torch.Tensor:
         if self.steps != "equalise":
             x = self._project(x, state["spurious"], **data)
         if self.steps != "project":

@@ -68,7 +68,7 @@ class BiasedPrompts(Debiaser):
         """How many directions are projected out."""
         return len(self.state["basis"])
 
-    def _apply(self, tower: str, x: torch.Tensor, state: dict[str, torch.Tensor], **data: Any) -> torch.Tensor:
+    def _apply(self, tower: str, x: torch.Tensor, state: dict[str, torch.Tensor], /, **data: Any) -> torch.Tensor:
         return x @ state["map"].T
 
 

@@ -53,5 +53,5 @@ class CLIPClip(Debiaser):
         mask[kept_dimensions(information, self.keep)] = 1
         return self._fitted(len(mask), information=information, mask=mask)
 
-    def _apply(self, tower: str, x: torch.Tensor, state: dict[str, torch.Tensor], **data: Any) -> torch.Tensor:
+    def _apply(self, tower: str, x: torch.Tensor, state: dict[str, torch.Tensor], /, **data: Any) -> torch.Tensor:
         return x * state["mask"]

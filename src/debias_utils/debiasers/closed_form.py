@@ -55,7 +55,7 @@ class FullProjection(Debiaser):
     def _factor(self) -> str:
         return "full"
 
-    def _apply(self, tower: str, x: torch.Tensor, state: dict[str, torch.Tensor], **data: Any) -> torch.Tensor:
+    def _apply(self, tower: str, x: torch.Tensor, state: dict[str, torch.Tensor], /, **data: Any) -> torch.Tensor:
         return soften(x, x @ state["basis"].T @ state["basis"], factor=self._factor)
 
 
@@ -90,7 +90,7 @@ class ClosedFormPerQuery(ClosedForm):
     SOURCE: ClassVar[str] = "Lian et al. 2026 (CVPR), the paper's prototypes of each prompt"
     PER_QUERY: ClassVar = True
 
-    def _apply(self, tower: str, x: torch.Tensor, state: dict[str, torch.Tensor], **data: Any) -> torch.Tensor:
+    def _apply(self, tower: str, x: torch.Tensor, state: dict[str, torch.Tensor], /, **data: Any) -> torch.Tensor:
         given = data.get("group_queries")
         if given is None and tower == "image":
             return super()._apply(tower, x, state)

@@ -123,5 +123,5 @@ class DeAR(Debiaser):
         for name in ("classifier_epochs", "classifier_steps", "seed"):
             check_whole(name, getattr(self, name), at_least=0)
 
-    def _apply(self, tower: str, x: torch.Tensor, state: dict[str, torch.Tensor], **data: Any) -> torch.Tensor:
+    def _apply(self, tower: str, x: torch.Tensor, state: dict[str, torch.Tensor], /, **data: Any) -> torch.Tensor:
         return additive_residual(x, state["weight"], state["bias"])

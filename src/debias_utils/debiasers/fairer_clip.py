@@ -135,7 +135,7 @@ class FairerCLIP(Debiaser):
             state |= {f"{tower}_{part}": x for part, x in zip(_PARTS, parts, strict=True)}
         return self._fitted(width, **state)
 
-    def _apply(self, tower: str, x: torch.Tensor, state: dict[str, torch.Tensor], **data: Any) -> torch.Tensor:
+    def _apply(self, tower: str, x: torch.Tensor, state: dict[str, torch.Tensor], /, **data: Any) -> torch.Tensor:
         w, b, u = (state[f"{tower}_{part}"] for part in _PARTS)
         scale = float(np.sqrt(2 / len(b)))
         encoded = torch.cat([scale * torch.cos(part @ w.T + b) @ u for part in x.split(_AT_ONCE)])  # (n, k)

@@ -97,5 +97,5 @@ class JointDebiasing(Debiaser):
         check_whole("teacher_from", self.teacher_from, at_least=0)
         check_whole("seed", self.seed, at_least=0)
 
-    def _apply(self, tower: str, x: torch.Tensor, state: dict[str, torch.Tensor], **data: Any) -> torch.Tensor:
+    def _apply(self, tower: str, x: torch.Tensor, state: dict[str, torch.Tensor], /, **data: Any) -> torch.Tensor:
         return bias_alignment(x, state, tower=tower, form=self.form)

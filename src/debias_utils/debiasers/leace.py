@@ -64,6 +64,6 @@ class LEACE(Debiaser):
         state = self.state  # the trace of a projection is its rank
         return {tower: round(self.width_ - float(np.trace(state[f"{tower}_map"]))) for tower in ("image", "text")}
 
-    def _apply(self, tower: str, x: torch.Tensor, state: dict[str, torch.Tensor], **data: Any) -> torch.Tensor:
+    def _apply(self, tower: str, x: torch.Tensor, state: dict[str, torch.Tensor], /, **data: Any) -> torch.Tensor:
         bias = state[f"{tower}_bias"]
         return bias + (x - bias) @ state[f"{tower}_map"].T

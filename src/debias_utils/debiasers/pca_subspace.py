@@ -33,5 +33,5 @@ class PCASubspace(Debiaser):
         basis = BiasSubspace.fit(sets, n_components=self.n_components).basis  # (r, d)
         return self._fitted(basis.shape[1], basis=basis)
 
-    def _apply(self, tower: str, x: torch.Tensor, state: dict[str, torch.Tensor], **data: Any) -> torch.Tensor:
+    def _apply(self, tower: str, x: torch.Tensor, state: dict[str, torch.Tensor], /, **data: Any) -> torch.Tensor:
         return x - x @ state["basis"].T @ state["basis"]

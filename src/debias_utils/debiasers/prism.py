@@ -45,7 +45,7 @@ class PRISMMini(Debiaser):
         basis = BiasSubspace.span(word_rows(data, self.n_sets, method=self.NAME), tolerance=self.tolerance).basis
         return self._fitted(basis.shape[1], basis=basis)
 
-    def _apply(self, tower: str, x: torch.Tensor, state: dict[str, torch.Tensor], **data: Any) -> torch.Tensor:
+    def _apply(self, tower: str, x: torch.Tensor, state: dict[str, torch.Tensor], /, **data: Any) -> torch.Tensor:
         return x - x @ state["basis"].T @ state["basis"]
 
 
@@ -105,7 +105,7 @@ class PRISM(Debiaser):
         )
         return self._fitted(width, weight=trained)
 
-    def _apply(self, tower: str, x: torch.Tensor, state: dict[str, torch.Tensor], **data: Any) -> torch.Tensor:
+    def _apply(self, tower: str, x: torch.Tensor, state: dict[str, torch.Tensor], /, **data: Any) -> torch.Tensor:
         return x @ state["weight"].T
 
 

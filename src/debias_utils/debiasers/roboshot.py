@@ -45,5 +45,5 @@ class RoboShot(Debiaser):
         singular = np.linalg.svd(self.state["map"], compute_uv=False)
         return int((singular < 1e-6).sum())
 
-    def _apply(self, tower: str, x: torch.Tensor, state: dict[str, torch.Tensor], **data: Any) -> torch.Tensor:
+    def _apply(self, tower: str, x: torch.Tensor, state: dict[str, torch.Tensor], /, **data: Any) -> torch.Tensor:
         return x @ state["map"].T

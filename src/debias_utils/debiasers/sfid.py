@@ -69,7 +69,7 @@ class SFID(Debiaser):
             state |= {f"{tower}_coordinates": chosen, f"{tower}_values": low.mean(axis=0)[chosen]}
         return self._fitted(width, **state)
 
-    def _apply(self, tower: str, x: torch.Tensor, state: dict[str, torch.Tensor], **data: Any) -> torch.Tensor:
+    def _apply(self, tower: str, x: torch.Tensor, state: dict[str, torch.Tensor], /, **data: Any) -> torch.Tensor:
         values = state[f"{tower}_values"].expand(len(x), -1)
         return x.index_copy(1, state[f"{tower}_coordinates"], values)
 

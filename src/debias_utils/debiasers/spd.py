@@ -81,7 +81,7 @@ class SPD(Debiaser):
             state |= {f"{tower}_basis": basis, f"{tower}_centre": centre}
         return self._fitted(width, **state)
 
-    def _apply(self, tower: str, x: torch.Tensor, state: dict[str, torch.Tensor], **data: Any) -> torch.Tensor:
+    def _apply(self, tower: str, x: torch.Tensor, state: dict[str, torch.Tensor], /, **data: Any) -> torch.Tensor:
         basis = state[f"{tower}_basis"]
         return x - (x - state[f"{tower}_centre"]) @ basis.T @ basis
 
