@@ -49,7 +49,14 @@ def task(parts: Profile, attribute: str = "gender", *, rho: float = 0.9, trainin
         return np.asarray(parts.image_embeddings(table, rho=rho, training_seed=training_seed), float)
 
     own = toonville.sample(people, rho=rho, seed=parts.seed + 30_000 + training_seed)
-    captions = toonville.caption(own, seed=parts.seed)
+    classes = list(words)
+    turned = dict(zip(classes, [*classes[1:], classes[0]], strict=True))  # each class becomes the next one
+    said = {
+        name: clip.encode_text(toonville.caption(table, seed=parts.seed)).cpu().double().numpy()  # the same sentences
+        for name, table in (
+            ("captions", own), ("counterfactuals", own.assign(**{attribute: own[attribute].map(turned)})),
+        )
+    }  # fmt: skip
     queries = texts(jobs)  # (14, d)
     group_queries = np.stack([texts([f"{job}, {word}" for job in jobs]) for word in words.values()], axis=1)  # (14, a, d)
     spoken = {group: [*(f"{word}, {job}" for job in jobs), word] for group, word in words.items()}
@@ -58,7 +65,7 @@ def task(parts: Profile, attribute: str = "gender", *, rho: float = 0.9, trainin
         "images": images(own),
         "groups": own[attribute].to_numpy(str),
         "targets": indices(own["occupation"], jobs),
-        "captions": clip.encode_text(captions).cpu().double().numpy(),
+        **said,
         "texts": np.concatenate([texts(list_) for list_ in spoken.values()]),
         "text_groups": np.repeat(list(spoken), [len(list_) for list_ in spoken.values()]),
         "sets": [texts(list(words)) for words in parts.definitional_sets[attribute]],
