@@ -9,7 +9,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["load_profile"]
-SUBMODULES = ("assets", "debias", "discover", "edit", "errors", "evaluate", "metrics", "models", "profiles", "show", "toonville")
+SUBMODULES = (
+    *("assets", "checkpoints", "debias", "discover", "edit", "errors", "evaluate", "metrics", "models", "profiles", "show"),
+    "toonville",
+)
 
 
 def load_profile(name: str = "mini", *, device: str = "auto", seed: int = 0) -> Profile:
