@@ -57,8 +57,9 @@ def kill_at_random(server, kind, kills, *, seed, seconds=2.0):
     asked = len(server.asked)
     path = checkpoints.fetch("model", progress=False, registry=registry(server, kind))
     assert path.read_bytes() == DATA
-    assert lengths == sorted(lengths)
-    assert [each.start for each in server.asked] == wanted + [lengths[-1]] * (len(server.asked) - asked)
+    assert lengths == sorted(lengths), lengths
+    wanted += [lengths[-1]] * (len(server.asked) - asked)
+    assert [each.start for each in server.asked] == wanted, (server.asked, wanted)
     assert [each.name for each in path.parent.iterdir() if ".part" in each.name] == []
     return lengths[1:]
 

@@ -55,7 +55,7 @@ class Server:
     asked: list[Asked] = field(default_factory=list)
     marks: bool = True  # send an ETag
     slowly: float = 0.0  # seconds for each 64 kB
-    headers: dict[str, str] = field(default_factory=dict)
+    special: dict[str, dict[str, str]] = field(default_factory=dict)  # {path: headers}
 
     def __enter__(self):
         server = self
@@ -103,7 +103,11 @@ class Server:
             return self.head(request, 404, {}, b"")
         data = self.files[path]
         etag = f'"{hashlib.md5(data).hexdigest()}"'
-        headers = {"Content-Type": "application/octet-stream", **self.headers, **({"ETag": etag} if self.marks else {})}
+        headers = {
+            "Content-Type": "application/octet-stream",
+            **self.special.get(path, {}),
+            **({"ETag": etag} if self.marks else {}),
+        }
         start = asked.start if request.headers.get("If-Range", etag) == etag or kind == "blind" else 0
         if start > len(data):
             return self.head(request, 416, {}, b"")

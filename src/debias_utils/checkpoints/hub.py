@@ -7,6 +7,7 @@ before the file gets the name under which it is used.
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -25,7 +26,7 @@ class Listed:
     git: str
 
 
-def listing(part: Hub, *, endpoint: str | None = None) -> tuple[str, list[Listed]]:
+def listing(part: Hub) -> tuple[str, list[Listed]]:
     """The commit that a revision is now, and the files of `part` in it.
 
     Raises:
@@ -34,7 +35,7 @@ def listing(part: Hub, *, endpoint: str | None = None) -> tuple[str, list[Listed
     from huggingface_hub import HfApi
 
     try:
-        info = HfApi(endpoint=endpoint).model_info(part.repo, revision=part.revision, files_metadata=True)
+        info = HfApi(endpoint=_endpoint()).model_info(part.repo, revision=part.revision, files_metadata=True)
     except Exception as error:  # those of the hub, of its HTTP library, and of JSON
         raise DownloadError(f"the hub gives no list of {part.repo}: {_first_line(error)}") from error
     files = [
@@ -51,7 +52,7 @@ def listing(part: Hub, *, endpoint: str | None = None) -> tuple[str, list[Listed
     return info.sha, files
 
 
-def bring(part: Hub, commit: str, file: Listed, folder: Path, *, endpoint: str | None = None) -> Path:
+def bring(part: Hub, commit: str, file: Listed, folder: Path) -> Path:
     """Fetch one file into `folder` under its path, continuing what is there, and compare it with the listing.
 
     Raises:
@@ -60,7 +61,7 @@ def bring(part: Hub, commit: str, file: Listed, folder: Path, *, endpoint: str |
     from huggingface_hub import hf_hub_download
 
     try:
-        path = Path(hf_hub_download(part.repo, file.path, revision=commit, local_dir=folder, endpoint=endpoint))
+        path = Path(hf_hub_download(part.repo, file.path, revision=commit, local_dir=folder, endpoint=_endpoint()))
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:  # of this machine: a full disk
             raise
@@ -75,6 +76,11 @@ def bring(part: Hub, commit: str, file: Listed, folder: Path, *, endpoint: str |
         path.unlink()
         raise WrongContentError(f"{file.path} of {part.repo} has {kind} {found[:12]}..., the hub lists {expected[:12] or 'none'}")
     return path
+
+
+def _endpoint() -> str | None:
+    """The hub's address, or that of a mirror; read when it is needed, unlike the hub's library does."""
+    return os.environ.get("HF_ENDPOINT") or None
 
 
 def _first_line(error: BaseException) -> str:

@@ -33,12 +33,24 @@ class Job:
         for part in self.entry.parts:
             if self.local is not None:
                 self.from_disk(part, self.local)
-            elif not self.renew and files_of(part, self.folder, self.notes):
-                continue
             elif isinstance(part, Hub):
-                self.from_hub(part)
+                if self.renew or not files_of(part, self.folder, self.notes):
+                    self.from_hub(part)
+            elif not self.renew and all(self.adopt(name, expected) for name, expected in part.contents.items()):
+                continue
             elif not self.from_package(part):
                 self.from_web(part)
+
+    def adopt(self, name: str, expected: str) -> bool:
+        """Is this file here, and what it should be? One of another place or time, as after a kill or a copy, is hashed again."""
+        final = self.folder / name
+        if unchanged(final, self.notes["files"].get(name), expected):
+            return True
+        right = expected if len(expected) == 64 else self.trust.get(name, {}).get("sha256")
+        if not right or not final.is_file() or sha256_of(final) != right:
+            return False
+        self.note(name, final, right, "published" if right == expected else "trusted before", "what was here")
+        return True
 
     def from_disk(self, part: Web | Hub, local: Path) -> None:
         """Take a part from a file, an archive or a folder of this machine."""
@@ -106,7 +118,7 @@ class Job:
         self.remember(part.repo, {"commit": commit, "from": part.revision})
         incoming = self.folder / "incoming.part"
         for file in listed:
-            if self.renew or not unchanged(self.folder / file.path, self.notes["files"].get(file.path), file.sha256):
+            if self.renew or not self.adopt(file.path, file.sha256):
                 path = hub.bring(part, commit, file, incoming)
                 self.install(file.path, path, file.sha256, f"hub {part.repo} at {commit[:12]}", listed=True)
         self.note_hub(part, [file.path for file in listed])
@@ -135,6 +147,10 @@ class Job:
         final.parent.mkdir(parents=True, exist_ok=True)
         path.replace(final)
         transfer.discard(path)  # what was noted beside it
+        self.note(name, final, digest, by, source)
+
+    def note(self, name: str, final: Path, digest: str, by: str, source: str) -> None:
+        """Write down that a file is here, what it was compared with, and how it lies on the disk."""
         self.notes["files"][name] = {"sha256": digest, "by": by, "from": source, **lies(final)}
         write_json(self.folder / VERIFIED, self.notes)
 
