@@ -6,12 +6,13 @@ import json
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import nn
 
 from .. import assets
@@ -120,6 +121,36 @@ def read_weights(path: Path, *, openai_sha256: str) -> tuple[dict[str, torch.Ten
         raise ValueError(f"{path} holds no weights")
     known = state.keys() >= OPENAI_KEYS
     return {key: value for key, value in state.items() if key not in OPENAI_KEYS}, known
+
+
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """The state dict in a file, or in its "state_dict"; never runs code out of it.
+
+    Raises:
+        FileNotFoundError: no such file. ValueError: nothing that can be read as weights, or a kind of file other than `SUFFIXES`.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file of weights {str(path.absolute())!r}")
+    check_choice("kind of weights file", path.suffix, SUFFIXES)
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zip, safetensors and torch have one each
+        raise ValueError(f"{path} holds no state dict that can be read without running code: {error}") from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(f"{path} holds no state dict, a table of tensors by name")
+    return {str(name).removeprefix("module."): value for name, value in state.items()}
+
+
+def fill(module: nn.Module, state: Mapping[str, torch.Tensor], *, source: str, what: str) -> None:
+    """Load a state dict into a module; ``ValueError`` that names the first misfit unless all names and shapes are the same."""
+    own = module.state_dict()
+    for key in [*own, *state]:
+        expected, found = (list(tensors[key].shape) if key in tensors else None for tensors in (own, state))
+        if expected != found:
+            said = ["nothing" if shape is None else f"shape {shape}" for shape in (expected, found)]
+            raise ValueError(f"{source} does not hold {what}: {key!r}: expected {said[0]}, found {said[1]}")
+    module.load_state_dict(dict(state))
 
 
 def public_model(name: str, pretrained: str | Path, *, quick_gelu: bool | None) -> tuple[Any, bool]:
