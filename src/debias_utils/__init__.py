@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["load_profile"]
 SUBMODULES = (
-    *("assets", "checkpoints", "debias", "discover", "edit", "errors", "evaluate", "metrics", "models", "profiles", "show"),
-    "toonville",
+    *("assets", "checkpoints", "debias", "discover", "edit", "errors", "evaluate", "metrics", "models", "profiles"),
+    *("public", "show", "toonville"),
 )
 
 

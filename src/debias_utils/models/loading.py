@@ -200,20 +200,24 @@ def public_model(name: str, pretrained: str | Path, *, quick_gelu: bool | None) 
     return model, quick
 
 
-def check_loaded(module: nn.Module, folder: Path, *, reader: str) -> None:
+def check_loaded(module: nn.Module, folder: Path, *, reader: str, variant: str | None = None) -> None:
     """Raise ``ValueError`` unless all weights of a module are those of the safetensors in its folder, and all of those are used.
 
     Libraries rename weights when they read them, fill in random ones where a name does not fit and only log it. So weights are
     compared by up to 1,000 of their values, under whatever name, and under the same name where there is one.
 
     Args:
-        module: what was loaded. folder: where diffusers or transformers saved it. reader: named in the error.
+        module: what was loaded. folder: where diffusers or transformers saved it. reader: named in the error. variant: which of
+            several sets of weights, such as "fp16".
     """
     own = {k: v for k, v in module.state_dict().items() if not k.endswith("position_ids")}
     dtype = next(v.dtype for v in own.values() if v.is_floating_point())
     found = {name: _sample(value) for name, value in own.items()}
     stored: dict[str, tuple[int, bytes]] = {}
-    for file in _weight_files(folder):
+    files = weight_files(folder, variant)
+    if not files:
+        raise ValueError(f"{folder} has no weights as safetensors")
+    for file in files:
         with safe_open(file, "pt") as tensors:
             names = [name for name in tensors.keys() if not name.endswith("position_ids")]  # noqa: SIM118
             stored |= {name: _sample(tensors.get_tensor(name), dtype) for name in names}
@@ -237,12 +241,12 @@ def _sample(value: torch.Tensor, dtype: torch.dtype | None = None) -> tuple[int,
     return len(flat), some.to(dtype or value.dtype).double().numpy().tobytes()
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    """The files that are read by default: the whole one, or the parts that its index lists."""
+def weight_files(folder: Path, variant: str | None) -> list[Path]:
+    """The files that are read: the whole one, or the parts that its index lists; none where there are none."""
     for stem in ("diffusion_pytorch_model", "model"):
-        index = folder / f"{stem}.safetensors.index.json"
+        index = folder / f"{stem}.safetensors.index{f'.{variant}' if variant else ''}.json"
         if index.is_file():
             return [folder / name for name in sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))]
-        if (folder / f"{stem}.safetensors").is_file():
-            return [folder / f"{stem}.safetensors"]
-    raise ValueError(f"{folder} has no weights as safetensors")
+        if (whole := folder / f"{stem}{f'.{variant}' if variant else ''}.safetensors").is_file():
+            return [whole]
+    return []
