@@ -238,7 +238,7 @@ def test_editors_saved_in_half_precision(instruct_files, tmp_path, dtype):
 
     folder = instruct_files / "pipeline"
     options = {"safety_checker": None, "requires_safety_checker": False, "local_files_only": True, "low_cpu_mem_usage": False}
-    pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(str(folder), torch_dtype=torch.float16, **options)
+    pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(str(folder), **options).to(torch.float16)
     pipeline.save_pretrained(tmp_path / "half", variant="fp16")
     assert not (tmp_path / "half" / "unet" / "diffusion_pytorch_model.safetensors").exists()
     whole, half = Pix2Pix.load(folder, dtype=torch.float32), Pix2Pix.load(tmp_path / "half", dtype=dtype)

@@ -11,6 +11,7 @@ and not scaled; only what goes to the decoder is divided by the VAE's scaling fa
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -107,13 +108,15 @@ class Pix2Pix(nn.Module):
         missing = [name for name in ("model_index.json", *PARTS) if not (folder / name).exists()]
         if missing:
             raise ValueError(f"{folder} is no InstructPix2Pix pipeline as diffusers saves it: {', '.join(missing)} missing")
-        pipeline: Any = StableDiffusionInstructPix2PixPipeline.from_pretrained(
-            str(folder),
-            local_files_only=True,
-            low_cpu_mem_usage=False,  # the other way needs accelerate
-            torch_dtype=dtype,  # from the start: half the memory
-            **options,
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*torch_dtype", category=FutureWarning)  # the older name, which all know
+            pipeline: Any = StableDiffusionInstructPix2PixPipeline.from_pretrained(
+                str(folder),
+                local_files_only=True,
+                low_cpu_mem_usage=False,  # the other way needs accelerate
+                torch_dtype=dtype,  # from the start: half the memory
+                **options,
+            )
         import diffusers
         import transformers
 
