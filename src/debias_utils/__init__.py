@@ -10,8 +10,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["load_profile"]
 SUBMODULES = (
-    "assets", "bench", "debias", "debiasers", "discover", "edit", "errors", "evaluate", "metrics", "models", "profiles", "show",
-    "toonville",
+SUBMODULES = (
+    "assets", "bench", "checkpoints", "debias", "debiasers", "discover", "edit", "errors", "evaluate", "metrics", "models",
+    "profiles", "public", "show", "toonville",
 )  # fmt: skip
 
 

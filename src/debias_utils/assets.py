@@ -1,5 +1,7 @@
 """Where files come from: shipped in the package, or kept in a cache; checked before use; never a pickle.
 
+Public checkpoints have a registry of their own, `checkpoints`, whose door is the command `python -m debias_utils.assets`.
+
 What a cache keeps carries its own SHA-256, so that a damaged or altered file counts as absent and is computed again: an array
 (.npy) behind its last value, a table (.parquet) in its metadata. Both stay files that NumPy and pandas read.
 """
@@ -108,8 +110,12 @@ def weights_hash() -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """Hex SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """Hex SHA-256 of a file of any size."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(2**20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def cache_dir() -> Path:
@@ -311,3 +317,9 @@ def cannot_write(folder: Path, error: OSError) -> OSError:
         cached = False
     where, instead = ("the cache folder", f"set {CACHE_VARIABLE} to another") if cached else ("this folder", "choose another")
     return OSError(error.errno or errno.EIO, f"cannot write to {where} ({reason}); {instead}", str(folder))
+
+
+if __name__ == "__main__":
+    from .checkpoints.door import main
+
+    raise SystemExit(main())

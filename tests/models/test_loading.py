@@ -229,3 +229,24 @@ def test_loaded_weights_are_compared_by_value_under_any_name(tmp_path):
     save_file({"0.weight": state["renamed.0.weight"]}, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="here did not read"):
         check_loaded(module, tmp_path, reader="here")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_editors_saved_in_half_precision(instruct_files, tmp_path, dtype):
+    """As the hub keeps a second, smaller set of weights: .fp16.safetensors."""
+    from diffusers import StableDiffusionInstructPix2PixPipeline
+
+    folder = instruct_files / "pipeline"
+    options = {"safety_checker": None, "requires_safety_checker": False, "local_files_only": True, "low_cpu_mem_usage": False}
+    pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(str(folder), **options).to(torch.float16)
+    pipeline.save_pretrained(tmp_path / "half", variant="fp16")
+    assert not (tmp_path / "half" / "unet" / "diffusion_pytorch_model.safetensors").exists()
+    whole, half = Pix2Pix.load(folder, dtype=torch.float32), Pix2Pix.load(tmp_path / "half", dtype=dtype)
+    assert half.dtype == dtype
+    for name, value in half.unet.state_dict().items():
+        assert torch.equal(value.half(), whole.unet.state_dict()[name].half())
+    torch.nn.init.zeros_(half.unet.conv_in.weight)
+    with pytest.raises(ValueError, match=r"did not read .*unet as it was saved"):
+        check_loaded(half.unet, tmp_path / "half" / "unet", reader="it", variant="fp16")
+    with pytest.raises(ValueError, match="has no weights as safetensors"):
+        check_loaded(half.unet, tmp_path / "half" / "unet", reader="it")

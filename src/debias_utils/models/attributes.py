@@ -22,7 +22,8 @@ class AttributeClassifier(nn.Module):
         super().__init__()
         if network.outputs != (total := sum(len(names) for names in classes.values())):
             raise ValueError(f"the network has {network.outputs} outputs, the classes need {total}")
-        self.network, self.classes = network, classes
+        self.network: nn.Module = network
+        self.classes = classes
 
     @classmethod
     def load(cls, name: str = "toonville-attributes", *, device: str | torch.device = "cpu") -> AttributeClassifier:

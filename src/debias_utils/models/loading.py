@@ -6,12 +6,13 @@ import json
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import nn
 
 from .. import assets
@@ -122,6 +123,36 @@ def read_weights(path: Path, *, openai_sha256: str) -> tuple[dict[str, torch.Ten
     return {key: value for key, value in state.items() if key not in OPENAI_KEYS}, known
 
 
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """The state dict in a file, or in its "state_dict"; never runs code out of it.
+
+    Raises:
+        FileNotFoundError: no such file. ValueError: nothing that can be read as weights, or a kind of file other than `SUFFIXES`.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file of weights {str(path.absolute())!r}")
+    check_choice("kind of weights file", path.suffix, SUFFIXES)
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zip, safetensors and torch have one each
+        raise ValueError(f"{path} holds no state dict that can be read without running code: {error}") from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(f"{path} holds no state dict, a table of tensors by name")
+    return {str(name).removeprefix("module."): value for name, value in state.items()}
+
+
+def fill(module: nn.Module, state: Mapping[str, torch.Tensor], *, source: str, what: str) -> None:
+    """Load a state dict into a module; ``ValueError`` that names the first misfit unless all names and shapes are the same."""
+    own = module.state_dict()
+    for key in [*own, *state]:
+        expected, found = (list(tensors[key].shape) if key in tensors else None for tensors in (own, state))
+        if expected != found:
+            said = ["nothing" if shape is None else f"shape {shape}" for shape in (expected, found)]
+            raise ValueError(f"{source} does not hold {what}: {key!r}: expected {said[0]}, found {said[1]}")
+    module.load_state_dict(dict(state))
+
+
 def public_model(name: str, pretrained: str | Path, *, quick_gelu: bool | None) -> tuple[Any, bool]:
     """One of open_clip's architectures with weights, and whether it uses QuickGELU; see `Clip.load`."""
     import open_clip
@@ -169,20 +200,24 @@ def public_model(name: str, pretrained: str | Path, *, quick_gelu: bool | None) 
     return model, quick
 
 
-def check_loaded(module: nn.Module, folder: Path, *, reader: str) -> None:
+def check_loaded(module: nn.Module, folder: Path, *, reader: str, variant: str | None = None) -> None:
     """Raise ``ValueError`` unless all weights of a module are those of the safetensors in its folder, and all of those are used.
 
     Libraries rename weights when they read them, fill in random ones where a name does not fit and only log it. So weights are
     compared by up to 1,000 of their values, under whatever name, and under the same name where there is one.
 
     Args:
-        module: what was loaded. folder: where diffusers or transformers saved it. reader: named in the error.
+        module: what was loaded. folder: where diffusers or transformers saved it. reader: named in the error. variant: which of
+            several sets of weights, such as "fp16".
     """
     own = {k: v for k, v in module.state_dict().items() if not k.endswith("position_ids")}
     dtype = next(v.dtype for v in own.values() if v.is_floating_point())
     found = {name: _sample(value) for name, value in own.items()}
     stored: dict[str, tuple[int, bytes]] = {}
-    for file in _weight_files(folder):
+    files = weight_files(folder, variant)
+    if not files:
+        raise ValueError(f"{folder} has no weights as safetensors")
+    for file in files:
         with safe_open(file, "pt") as tensors:
             names = [name for name in tensors.keys() if not name.endswith("position_ids")]  # noqa: SIM118
             stored |= {name: _sample(tensors.get_tensor(name), dtype) for name in names}
@@ -206,12 +241,12 @@ def _sample(value: torch.Tensor, dtype: torch.dtype | None = None) -> tuple[int,
     return len(flat), some.to(dtype or value.dtype).double().numpy().tobytes()
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    """The files that are read by default: the whole one, or the parts that its index lists."""
+def weight_files(folder: Path, variant: str | None) -> list[Path]:
+    """The files that are read: the whole one, or the parts that its index lists; none where there are none."""
     for stem in ("diffusion_pytorch_model", "model"):
-        index = folder / f"{stem}.safetensors.index.json"
+        index = folder / f"{stem}.safetensors.index{f'.{variant}' if variant else ''}.json"
         if index.is_file():
             return [folder / name for name in sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))]
-        if (folder / f"{stem}.safetensors").is_file():
-            return [folder / f"{stem}.safetensors"]
-    raise ValueError(f"{folder} has no weights as safetensors")
+        if (whole := folder / f"{stem}{f'.{variant}' if variant else ''}.safetensors").is_file():
+            return [whole]
+    return []

@@ -11,6 +11,7 @@ and not scaled; only what goes to the decoder is divided by the VAE's scaling fa
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from .. import assets
 from ..errors import check_whole
 from ..tensors import at_least_float32
 from .clip import TEMPLATES, check_texts, fill_templates
-from .loading import check_loaded, packaged_names
+from .loading import check_loaded, packaged_names, weight_files
 from .pictures import check_pictures, to_match
 
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
@@ -57,14 +58,23 @@ class Pix2Pix(nn.Module):
         self.eval().requires_grad_(False)
 
     @classmethod
-    def load(cls, source: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> Pix2Pix:
+    def load(
+        cls,
+        source: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype | None = None,
+        variant: str | None = None,
+    ) -> Pix2Pix:
         """Load a folder that diffusers saved, or a public checkpoint of the hub; safetensors only, never a pickle.
 
         Args:
             source: a packaged editor ("toonville-pix2pix-rho0.9"), a folder, read without the network, or a hub name such as
                 "timbrooks/instruct-pix2pix".
             device: where to put it.
-            dtype: of all parts; None takes float16 on a GPU and float32 elsewhere.
+            dtype: of all parts, read in it from the start; None takes float16 on a GPU and float32 elsewhere.
+            variant: which of several sets of weights: "fp16" is half as large; None takes the whole ones, or "fp16" from a folder
+                that has no others.
 
         Raises:
             ValueError: no such folder, parts that are missing from it, a UNet that takes no image latents, or weights that the
@@ -82,27 +92,38 @@ class Pix2Pix(nn.Module):
             )
         from diffusers import StableDiffusionInstructPix2PixPipeline
 
+        if dtype is None:
+            dtype = torch.float16 if torch.device(device).type == "cuda" else torch.float32
+        if (
+            variant is None
+            and folder.is_dir()
+            and not weight_files(folder / "unet", None)
+            and weight_files(folder / "unet", "fp16")
+        ):
+            variant = "fp16"
         options: dict[str, Any] = {"use_safetensors": True, "safety_checker": None, "requires_safety_checker": False}
+        options |= {"variant": variant} if variant else {}
         if not folder.is_dir():
             folder = Path(StableDiffusionInstructPix2PixPipeline.download(str(source), **options))
         missing = [name for name in ("model_index.json", *PARTS) if not (folder / name).exists()]
         if missing:
             raise ValueError(f"{folder} is no InstructPix2Pix pipeline as diffusers saves it: {', '.join(missing)} missing")
-        pipeline: Any = StableDiffusionInstructPix2PixPipeline.from_pretrained(
-            str(folder),
-            local_files_only=True,
-            low_cpu_mem_usage=False,  # the other way needs accelerate
-            **options,
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*torch_dtype", category=FutureWarning)  # the older name, which all know
+            pipeline: Any = StableDiffusionInstructPix2PixPipeline.from_pretrained(
+                str(folder),
+                local_files_only=True,
+                low_cpu_mem_usage=False,  # the other way needs accelerate
+                torch_dtype=dtype,  # from the start: half the memory
+                **options,
+            )
         import diffusers
         import transformers
 
         for name, library in (("unet", diffusers), ("vae", diffusers), ("text_encoder", transformers)):
             reader = f"{library.__name__} {library.__version__}"
-            check_loaded(getattr(pipeline, name), folder / name, reader=reader)
+            check_loaded(getattr(pipeline, name), folder / name, reader=reader, variant=variant)
         model = cls(**{name: getattr(pipeline, name) for name in PARTS}, name=str(source))
-        if dtype is None:
-            dtype = torch.float16 if torch.device(device).type == "cuda" else torch.float32
         return model.to(device, dtype)
 
     @property

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from torch.nn import functional as F
 
 from ..errors import check_whole
 from ..tensors import is_number
+from .loading import read_state
+from .official_pickle import read_official
 
 EPS = 1e-8
 LR_MULTIPLIER = 0.01  # of the mapping network
@@ -316,6 +319,26 @@ class Generator(nn.Module):
         const = state["synthesis.b4.const"]
         generator.load_state_dict(state)
         return generator.to(const.device, torch.promote_types(const.dtype, torch.float32))
+
+    @classmethod
+    def load(cls, path: str | Path, *, conv_clamp: float | None = None, device: str | torch.device = "cpu") -> Generator:
+        """Read a generator from a file, frozen; no code in the file is run.
+
+        Args:
+            path: an official .pkl of stylegan2-ada-pytorch, or a state dict as .pt, .pth, .bin or .safetensors.
+            conv_clamp: as in `from_state_dict`; None takes what the .pkl says, and no bound for a state dict.
+            device: where to put it.
+
+        Raises:
+            FileNotFoundError: no such file. ValueError: another kind of file or another architecture; a pickle that asks for
+                more than tensors and structure.
+        """
+        if (path := Path(path)).suffix == ".pkl":
+            state, settings = read_official(path)
+            conv_clamp = settings["conv_clamp"] if conv_clamp is None else conv_clamp
+        else:
+            state = read_state(path)
+        return cls.from_state_dict(state, conv_clamp=conv_clamp).to(device).requires_grad_(False)
 
     def styles(self, ws: Tensor) -> list[Tensor]:
         """StyleSpace coordinates: ws (n, num_ws, w_dim) -> list of (n, channels), conv and torgb in order.
