@@ -10,7 +10,6 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["load_profile"]
 SUBMODULES = (
-SUBMODULES = (
     "assets", "bench", "checkpoints", "debias", "debiasers", "discover", "edit", "errors", "evaluate", "metrics", "models",
     "profiles", "public", "show", "toonville",
 )  # fmt: skip
