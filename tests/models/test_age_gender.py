@@ -28,7 +28,7 @@ def judge(folder):
 
 @pytest.fixture(scope="module")
 def reference(fixtures):
-    found = {name: torch.from_numpy(value) for name, value in np.load(fixtures / "age_and_gender" / "reference.npz").items()}
+    found = {name: torch.from_numpy(value) for name, value in np.load(fixtures / "age_gender" / "reference.npz").items()}
     chips = {name: found[f"synthetic/{name}_chips"].permute(0, 3, 1, 2) / 255 for name in ("age", "gender")}
     return found, chips
 
