@@ -63,7 +63,7 @@ def test_six_faces_as_the_fixture_has_them(folder, fixtures):
     path = Path(spec.origin).parent / "data" / "images" / "t1.jpg"
     assert hashlib.sha256(path.read_bytes()).hexdigest().startswith("47f682e945b659f9")
     picture = np.array(Image.open(path).convert("RGB"))
-    reference = np.load(fixtures / "age_and_gender" / "reference.npz")
+    reference = np.load(fixtures / "age_gender" / "reference.npz")
     faces = DlibFaces(folder)
     found = {face.box: face for face in faces.find(picture)}
     assert set(found) == {tuple(box) for box in reference["t1/rectangles"].tolist()}
