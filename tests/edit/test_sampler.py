@@ -126,6 +126,23 @@ def test_ddim_is_configured_as_published(pix2pix):
     assert ddim(own) is not own
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "UniPCMultistepScheduler",
+        "LMSDiscreteScheduler",
+        "HeunDiscreteScheduler",
+        "DEISMultistepScheduler",
+        "DPMSolverMultistepScheduler",
+    ],
+)
+def test_schedulers_that_draw_no_noise_are_taken_for_gradients_and_in_chunks(pix2pix, people16, condition, name):
+    made = scheduler(name, pix2pix)
+    assert Sampler(pix2pix, people16, steps=3, scheduler=made, gradient="full").calls >= 3
+    one = Sampler(pix2pix, people16, steps=2, scheduler=made, generator=torch.Generator().manual_seed(0))
+    assert one(condition[:1], ALL[:1]).isfinite().all()  # one generator for all, and not all of them
+
+
 @pytest.mark.parametrize("name", DETERMINISTIC)
 def test_schedulers_that_draw_no_noise_give_the_same_picture_twice_and_from_one_generator_in_chunks(
     pix2pix, people16, condition, name
