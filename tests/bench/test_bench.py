@@ -1,4 +1,4 @@
-import json
+import dataclasses
 import subprocess
 import sys
 
@@ -98,9 +98,17 @@ def test_rows_are_kept_and_the_leaderboard_has_intervals(tmp_path):
         own = found[found["method"] == ORIGINAL][name]
         assert board.loc[ORIGINAL, name] == pytest.approx(own.mean())
         assert board.loc[ORIGINAL, f"{name} low"] < own.mean() < board.loc[ORIGINAL, f"{name} high"]
-    other = {"training 0": world(seed=9)}
-    with pytest.raises(ValueError, match="computed otherwise"):
-        run(other, **options)
+
+
+@pytest.mark.parametrize(("changed", "axis"), [("targets", 0), ("group_queries", 1), ("task_images", 0)])
+def test_other_data_under_the_same_name_are_measured_anew(tmp_path, changed, axis):
+    """In one process too: nothing that was read before is taken for them."""
+    task, options = world(), {"folder": tmp_path, "methods": [], "k": 50, "probe": False, "progress": False}
+    before = run({"data": task}, **options)
+    other = dataclasses.replace(task, **{changed: np.flip(getattr(task, changed), axis=axis)})
+    after = run({"data": other}, **options)
+    assert after[["accuracy", "explicit"]].to_numpy().tolist() != before[["accuracy", "explicit"]].to_numpy().tolist()
+    assert run({"data": task}, **options)[list(MEASURES)].equals(before[list(MEASURES)])
 
 
 def own_files(folder):
@@ -165,4 +173,3 @@ def test_the_command_on_a_readers_files(tmp_path):
     assert set(MEASURES) <= set(table.columns)
     assert (tmp_path / "out" / "leaderboard.html").read_text().startswith("<table")
     assert set(METHODS) >= {"PCA subspace", "full projection"}
-    assert json.loads((tmp_path / "out" / "tasks" / "data" / "task.json").read_text())["names"] == ["a", "b", "c", "d"]

@@ -11,14 +11,10 @@ from PIL import Image
 from debias_utils import checkpoints
 from debias_utils.models.dlib_faces import FAIRFACE, DlibFaces
 
-MODELS = "the models come in packages that are too large, or pin other versions than ours, for every developer"
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """dlib's models by the registry, out of an installed package: nothing is fetched."""
-    if not find_spec("face_recognition_models"):
-        pytest.skip(MODELS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DEBIAS_UTILS_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield checkpoints.fetch("dlib-faces", offline=True)

@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Read the command line and run the bench."""
     parser = argparse.ArgumentParser(
         prog="python -m debias_utils.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f"With --data, {files.LAYOUT}",
+        epilog=f"With --data, {files.LAYOUT}\n\ncolumns:\n" + "\n".join(f"  {name:<22}{what}" for name, what in MEASURES.items()),
     )  # fmt: skip
     parser.add_argument("--data", type=Path, help="a folder with your own embeddings (default: Toonville)")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results, of this bench alone")
@@ -38,10 +38,9 @@ def main(arguments: list[str] | None = None) -> None:
             from ..profiles import load_profile
 
             parts = load_profile(options.profile, seed=options.seed)
-            of = {seed: (options.attribute, options.rho, seed) for seed in parts.training_seeds}
             tasks = {
-                f"training {seed}": toonville.task(parts, attribute, rho=rho, training_seed=seed)
-                for seed, (attribute, rho, _) in of.items()
+                f"training {seed}": toonville.task(parts, options.attribute, rho=options.rho, training_seed=seed)
+                for seed in parts.training_seeds
             }
         else:
             tasks = {"data": files.task(options.data, seed=options.seed)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -31,15 +32,15 @@ from ..metrics import (
 from .task import Task
 
 ORIGINAL = "none"  # no debiasing
-MEASURES = {  # column: what it is, and whether more is better
-    "max skew": ("mean MaxSkew@k over the neutral queries, target: the pool", False),
-    "excess max skew": ("MaxSkew@k above that of random rankings", False),
-    "NDKL": ("mean NDKL@k over the neutral queries, target: the pool", False),
-    "accuracy": ("zero-shot accuracy of the task", True),
-    "worst group": ("accuracy of the group for which it is lowest", True),
-    "equal opportunity gap": ("mean over classes of the difference in recall between groups", False),
-    "explicit": ("share of the first k that show the class which a query names", True),
-    "leakage": ("balanced accuracy of a fresh linear probe on renormalised pictures", False),
+MEASURES = {  # column: what it is
+    "max skew": "mean MaxSkew@k over the neutral queries, target: the pool; less is better",
+    "excess max skew": "MaxSkew@k above that of random rankings; less is better",
+    "NDKL": "mean NDKL@k over the neutral queries, target: the pool; less is better",
+    "accuracy": "zero-shot accuracy of the task; more is better",
+    "worst group": "accuracy of the group for which it is lowest; more is better",
+    "equal opportunity gap": "mean over classes of the difference in recall between groups; less is better",
+    "explicit": "share of the first k that show the class which a query names; more is better",
+    "leakage": "balanced accuracy of a fresh linear probe on renormalised pictures; less is better",
 }
 
 
@@ -120,13 +121,13 @@ def _scores(task: Task, model: Any, *, k: int, seed: int, probe: bool) -> dict[s
 
 
 def compute(cell: Mapping[str, Any], *, folder: str) -> pd.DataFrame:
-    """The row of one cell of `run`, for the engine: task (a folder in `folder`), method, k, seed, probe."""
+    """The row of one cell of `run`, for the engine: task, its data (a folder in `folder`), method, k, seed, probe."""
     settings = {name: cell[name] for name in ("k", "seed", "probe")}
-    row = measured(_task(str(Path(folder) / cell["task"])), cell["method"], **settings)
+    row = measured(_task(str(Path(folder) / cell["data"])), cell["method"], **settings)
     return pd.DataFrame([{"task": cell["task"], "k": cell["k"], **row}])
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=4)  # a folder is named after what it holds, so none is ever stale
 def _task(folder: str) -> Task:
     return Task.load(Path(folder))
 
@@ -159,30 +160,22 @@ def run(
     methods = [ORIGINAL, *(METHODS if methods is None else methods)]
     if not tasks:
         raise ValueError("need at least one task")
-    folder, described = Path(folder), {}
+    folder, settings = Path(folder), {"k": k, "seed": seed, "probe": probe}
+    cells = []
     for name, task in tasks.items():
-        described[name] = _digest(task.save(folder / "tasks" / name))
-    cells = [
-        {"task": name, "method": method, "k": k, "seed": seed, "probe": probe}
-        for name in tasks
-        for method in dict.fromkeys(methods)
-    ]
-    about = {"tasks": described, "libraries": libraries()}
-    return sweep(
-        cells, partial(compute, folder=str(folder / "tasks")), folder=folder / "rows", description=about, name="bench", **engine
-    )
+        data = task.digest()
+        task.save(folder / "tasks" / data)
+        cells += [{"task": name, "data": data, "method": method, **settings} for method in dict.fromkeys(methods)]
+    about = {"code": _code(), "libraries": libraries()}
+    rows = partial(compute, folder=str(folder / "tasks"))
+    return sweep(cells, rows, folder=folder / "rows", description=about, name="bench", **engine)
 
 
-def _digest(folder: Path) -> str:
-    import hashlib
-
-    task = Task.load(folder)
-    digest = hashlib.sha256()
-    for name in ("images", "queries", "groups"):
-        digest.update(np.ascontiguousarray(getattr(task, name)).tobytes())
-    for name, value in sorted(task.fit.items()):
-        for part in value if isinstance(value, list) else [value]:
-            digest.update(name.encode() + np.ascontiguousarray(part).tobytes())
+def _code() -> str:
+    """A hash of the module's code: rows of another version are not mixed with these."""
+    package, digest = Path(__file__).parents[1], hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
 

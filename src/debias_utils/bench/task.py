@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -62,22 +63,35 @@ class Task:
         if shape is not None and shape != (len(queries), len(self.asked), queries.shape[1]):
             raise ValueError(f"group_queries must be ({len(queries)}, {len(self.asked)}, {queries.shape[1]}), got {shape}")
 
-    def save(self, folder: Path) -> Path:
-        """Write `task.npz` and `task.json` into a folder, for other processes; what is no array ("tower") is left out."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        arrays = {
-            f"fit/{name}": np.asarray(value) for name, value in self.fit.items() if name not in ("sets", "helpful_sets", "tower")
-        }
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All arrays by their names in the file, such as "images" or "fit/sets/0000"; what is none ("tower") is left out."""
+        single = [name for name in self.fit if name not in ("sets", "helpful_sets", "tower")]
+        found = {f"fit/{name}": np.asarray(self.fit[name]) for name in single}
         for name in ("sets", "helpful_sets"):
-            arrays |= {f"fit/{name}/{i:04d}": np.asarray(one) for i, one in enumerate(self.fit.get(name, ()))}
+            found |= {f"fit/{name}/{i:04d}": np.asarray(one) for i, one in enumerate(self.fit.get(name, ()))}
         for name in ("images", "groups", "queries", "group_queries", "targets", "task_images", "task_groups"):
             if getattr(self, name) is not None:
-                arrays[name] = np.asarray(getattr(self, name))
-        plain = {key: _plain(x) for key, x in arrays.items()}
-        text = json.dumps({"names": list(self.names), "asked": list(self.asked), "about": dict(self.about)}, indent=1)
-        assets.write_whole(folder / ARRAYS, lambda file: np.savez(file, **plain))  # type: ignore[arg-type]
-        assets.write_whole(folder / NAMES, lambda file: file.write(text.encode()))
+                found[name] = np.asarray(getattr(self, name))
+        return {key: x.astype(str) if x.dtype == object else x for key, x in found.items()}  # labels as text: no pickles
+
+    def words(self) -> str:
+        """What is no array, as JSON."""
+        return json.dumps({"names": list(self.names), "asked": list(self.asked), "about": dict(self.about)}, indent=1)
+
+    def digest(self) -> str:
+        """A hash, 16 hex digits, of all that is saved."""
+        found = hashlib.sha256(self.words().encode())
+        for name, x in sorted(self.arrays().items()):
+            found.update(f"{name} {x.dtype} {x.shape}".encode() + np.ascontiguousarray(x).tobytes())
+        return found.hexdigest()[:16]
+
+    def save(self, folder: Path) -> Path:
+        """Write `task.npz` and `task.json` into a folder, for other processes."""
+        folder, arrays = Path(folder), self.arrays()
+        folder.mkdir(parents=True, exist_ok=True)
+        # NumPy's annotation takes every keyword for allow_pickle, a bool
+        assets.write_whole(folder / ARRAYS, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+        assets.write_whole(folder / NAMES, lambda file: file.write(self.words().encode()))
         return folder
 
     @classmethod
@@ -103,8 +117,3 @@ class Task:
                 fit[name] = arrays[key]
         own = {name: value for name, value in arrays.items() if not name.startswith("fit/")}
         return cls(fit, **own, names=tuple(text["names"]), asked=tuple(text["asked"]), about=text["about"])
-
-
-def _plain(x: np.ndarray) -> np.ndarray:
-    """Labels as text: no pickles."""
-    return x.astype(str) if x.dtype == object else x

@@ -16,7 +16,7 @@ from .task import Task
 if TYPE_CHECKING:
     from ..profiles import Profile
 
-# attribute: {class: the word that is put before an occupation}, and the column of the table of people
+# attribute, as the table of people names it: {class: a word for it that captions use}
 WORDS = {
     "gender": {group: words["noun"][0] for group, words in GENDER_WORDS.items()},
     "skin": {group: words[0] for group, words in SKIN_WORDS.items()},
@@ -66,9 +66,9 @@ def task(parts: Profile, attribute: str = "gender", *, rho: float = 0.9, trainin
         "groups": own[attribute].to_numpy(str),
         "targets": indices(own["occupation"], jobs),
         **said,
-        "texts": np.concatenate([texts(list_) for list_ in spoken.values()]),
-        "text_groups": np.repeat(list(spoken), [len(list_) for list_ in spoken.values()]),
-        "sets": [texts(list(words)) for words in parts.definitional_sets[attribute]],
+        "texts": np.concatenate([texts(prompts) for prompts in spoken.values()]),
+        "text_groups": np.repeat(list(spoken), [len(prompts) for prompts in spoken.values()]),
+        "sets": [texts(list(alike)) for alike in parts.definitional_sets[attribute]],
         "queries": queries,
         "group_queries": group_queries,
     }

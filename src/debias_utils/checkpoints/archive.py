@@ -29,6 +29,7 @@ def extract(archive: Path, part: Web, folder: Path) -> None:
                     raise WrongContentError(f"{part.file} holds {len(found)} files {member!r}, expected one")
                 with closing(read(found[0])) as source:
                     write_whole(folder / PurePosixPath(member).name, _filled_from(source))
+    # zipfile says NotImplementedError of a compression that it does not know
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError, ValueError) as error:
         if isinstance(error, WrongContentError):
             raise

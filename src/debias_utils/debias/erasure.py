@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import arrays
 from ..errors import check_choice
 from ..tensors import is_number
+from .projections import doubles
 
 ERASERS = ("leace", "orth")
 
@@ -45,7 +45,7 @@ def leace(
     check_choice("method", method, ERASERS)
     if not (is_number(svd_tol) and svd_tol >= 0):
         raise ValueError(f"svd_tol must be a number from 0, got {svd_tol!r}")
-    x, z = (_finite(name, value) for name, value in (("features", features), ("concepts", concepts)))
+    x, z = (doubles(name, value) for name, value in (("features", features), ("concepts", concepts)))
     if z.ndim == 1:
         if (n_values := len(np.unique(z))) > 2:
             raise ValueError(f"concepts of {n_values} values must be one-hot columns (n, k), got shape {z.shape}")
@@ -71,7 +71,7 @@ def leace(
 
 def shrunk_covariance(covariance: Any, n: int) -> np.ndarray:
     """The covariance S as a S + (1 - a) tr(S) / d I, with the a in [0, 1] that is best for n rows (Bodnar et al. 2014)."""
-    s = _finite("covariance", covariance)
+    s = doubles("covariance", covariance)
     if s.ndim != 2 or s.shape[0] != s.shape[1] or not s.size:
         raise ValueError(f"covariance must be (d, d), got shape {s.shape}")
     d, trace = len(s), float(np.trace(s))
@@ -80,7 +80,3 @@ def shrunk_covariance(covariance: Any, n: int) -> np.ndarray:
     a = min(max(a, 0.0), 1.0)
     shrunk: np.ndarray = a * s + (1 - a) * trace / d * np.eye(d)
     return shrunk
-
-
-def _finite(name: str, value: Any) -> np.ndarray:
-    return arrays.floats(name, value).astype(float, copy=False)

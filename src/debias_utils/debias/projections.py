@@ -63,7 +63,7 @@ def token_projection(positive_pairs: Any, *, strength: float) -> np.ndarray:
 
 
 def _stretched(pairs: Any, strength: float, *, width: int | None = None) -> np.ndarray:
-    z = _finite("positive_pairs", pairs)
+    z = doubles("positive_pairs", pairs)
     if z.ndim != 3 or z.shape[1] != 2 or (width is not None and z.shape[2] != width):
         raise ValueError(f"positive_pairs must be (n, 2, d){f' with d = {width}' if width else ''}, got shape {z.shape}")
     if not (is_number(strength) and strength >= 0):
@@ -81,7 +81,7 @@ def group_prototypes(sets: Iterable[Any]) -> np.ndarray:
     Raises:
         ValueError: no sets, wrong shapes, NaN, a row of zeros, or prompts that cancel.
     """
-    rows = [_finite(f"set {i}", one) for i, one in enumerate(sets)]
+    rows = [doubles(f"set {i}", one) for i, one in enumerate(sets)]
     if not rows or any(x.ndim != 2 or not x.size or x.shape[1] != rows[0].shape[-1] for x in rows):
         raise ValueError(f"need for each group embeddings (m, d) of one width, got shapes {[x.shape for x in rows]}")
     return np.stack([_unit(f"the mean of set {i}", _unit(f"set {i}", x).mean(axis=0)) for i, x in enumerate(rows)])
@@ -101,7 +101,7 @@ def prototype_basis(prototypes: Any, *, span: str = "differences") -> np.ndarray
         ValueError: wrong shape, NaN, an unknown span.
     """
     check_choice("span", span, SPANS)
-    p = _finite("prototypes", prototypes)
+    p = doubles("prototypes", prototypes)
     if p.ndim != 2 or not p.size:
         raise ValueError(f"prototypes must be (a, d), got shape {p.shape}")
     rows = torch.from_numpy(p[1:] - p[:1] if span == "differences" else p)
@@ -215,7 +215,7 @@ def _insights(name: str, sets: Iterable[Any]) -> np.ndarray:
     """Unit differences (m, d)."""
     found = []
     for i, one in enumerate(sets):
-        x = _finite(f"{name} {i}", one)
+        x = doubles(f"{name} {i}", one)
         if x.ndim != 2 or len(x) < 2:
             raise ValueError(f"an insight needs at least 2 texts, (m, d); {name} {i} is {x.shape}")
         difference = x[:1] - x[1:]
@@ -228,7 +228,8 @@ def _insights(name: str, sets: Iterable[Any]) -> np.ndarray:
     return np.concatenate(found) if found else np.empty((0, 0))
 
 
-def _finite(name: str, x: Any) -> np.ndarray:
+def doubles(name: str, x: Any) -> np.ndarray:
+    """Finite numbers as float64; ``ValueError`` if anything is missing or infinite."""
     return arrays.floats(name, x).astype(float, copy=False)
 
 

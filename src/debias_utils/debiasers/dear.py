@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ..errors import check_choice, check_whole
 from .base import Debiaser, take
-from .training import FOOLING, adversary_loss, batches, check_positive, classes, fooling_loss, perceptron
+from .training import FOOLING, adversary_loss, batches, check_positive, fooling_loss, perceptron, weighted_classes
 
 
 def additive_residual(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
@@ -79,7 +79,7 @@ class DeAR(Debiaser):
         self._check()
         images, groups = take(data, needs=self.NEEDS, method=self.NAME)
         x = torch.from_numpy(images).float().to(self.device)
-        codes, weights = (t.to(self.device) for t in classes(groups))
+        codes, weights = (t.to(self.device) for t in weighted_classes(groups))
         n, d = x.shape
         classifier = perceptron((d, self.hidden, self.hidden, len(weights)), self.seed, self.device)
         phi = [torch.zeros(d, d, device=self.device, requires_grad=True), torch.zeros(d, device=self.device, requires_grad=True)]

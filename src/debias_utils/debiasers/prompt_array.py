@@ -13,7 +13,7 @@ from ..debias.prompt_array import PLACES, encode_with_tokens, start_tokens
 from ..errors import check_choice, check_whole
 from ..models.clip import Clip
 from .base import Debiaser, take, unit
-from .training import FOOLING, adversary_loss, batches, check_positive, classes, fooling_loss, perceptron
+from .training import FOOLING, adversary_loss, batches, check_positive, fooling_loss, perceptron, weighted_classes
 
 KEEPING = ("similarities", "contrastive")
 
@@ -86,7 +86,7 @@ class PromptArray(Debiaser):
         ids = self._ids(tower, prompts)
         device = ids.device
         x = torch.from_numpy(images).float().to(device)
-        codes, weights = (t.to(device) for t in classes(groups))
+        codes, weights = (t.to(device) for t in weighted_classes(groups))
         caption_ids = self._ids(tower, captions[0]) if captions else None
         plain = _embedded(tower, ids, start_tokens(tower.model, 0))
         if plain.shape[1] != x.shape[1]:

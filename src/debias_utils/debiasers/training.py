@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ..errors import check_choice
+from .base import classes
 
 FOOLING = ("uniform", "cross-entropy")
 
@@ -35,8 +36,8 @@ def batches(n: int, size: int, *, epochs: int, seed: int, name: str) -> Iterator
 
 def linear(n_in: int, n_out: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     """Weight (n_out, n_in) and bias (n_out,), uniform up to 1 / sqrt(n_in), as PyTorch's layers start."""
-    bound = n_in**-0.5
-    return tuple((2 * torch.rand(shape, generator=generator) - 1) * bound for shape in ((n_out, n_in), (n_out,)))  # type: ignore
+    weight, bias = ((2 * torch.rand(shape, generator=generator) - 1) * n_in**-0.5 for shape in ((n_out, n_in), (n_out,)))
+    return weight, bias
 
 
 def perceptron(sizes: Sequence[int], seed: int, device: str | torch.device) -> torch.nn.Sequential:
@@ -51,9 +52,9 @@ def perceptron(sizes: Sequence[int], seed: int, device: str | torch.device) -> t
     return torch.nn.Sequential(*layers[:-1]).to(device)
 
 
-def classes(groups: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+def weighted_classes(groups: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     """Labels (n,) as whole numbers from 0, and the weight (k,) of each class that makes all of them count alike."""
-    _, codes = np.unique(groups, return_inverse=True)
+    _, codes = classes("groups", groups, at_least=1)
     counts = np.bincount(codes)
     return torch.from_numpy(codes), torch.from_numpy(len(codes) / (len(counts) * counts)).float()
 

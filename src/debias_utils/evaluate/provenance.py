@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 LIBRARIES = ("dicebear-core", "dicebear-styles", "diffusers", "numpy", "open_clip_torch", "resvg-py", "torch", "transformers")
 # Code that computes no row, which a test proves: none of it is loaded where a cell is computed. What is not listed here counts.
 NO_ROW = (
-    "bench/", "debiasers/", "discover/", "show/", "weights/", "results/",  # weights have a hash of their own
+    "bench/", "checkpoints/", "debiasers/", "discover/", "public.py", "show/",
+    "weights/", "results/",  # weights have a hash of their own
+    "debias/lpips.py", *(f"models/{name}.py" for name in ("age_gender", "arcface", "dlib_faces", "fairface", "onnx_nets")),
     *(f"toonville/{name}.py" for name in ("card", "card_editors", "card_judges", "train", "train_judges", "training")),
     *(
         f"evaluate/{name}.py"

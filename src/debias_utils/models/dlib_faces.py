@@ -56,7 +56,7 @@ class DlibFaces:
         self.dlib, self.folder = dlib, Path(folder)
         self.predictor = self._open(dlib.shape_predictor, "landmarks")
         self.cnn = self._open(dlib.cnn_face_detection_model_v1, "detector") if cnn else None
-        self.hog = None if cnn else dlib.get_frontal_face_detector()
+        self.hog = dlib.get_frontal_face_detector()
 
     def find(self, picture: np.ndarray, *, upsample: int = 0) -> list[Face]:
         """All faces of a picture (h, w, 3) uint8 RGB, the largest first.
@@ -67,7 +67,7 @@ class DlibFaces:
         if self.cnn is not None:
             found = [(each.rect, float(each.confidence)) for each in self.cnn(picture, upsample)]
         else:
-            boxes, scores, _ = self.hog.run(picture, upsample)  # type: ignore[union-attr]
+            boxes, scores, _ = self.hog.run(picture, upsample)
             found = list(zip(boxes, scores, strict=True))
         faces = [
             Face((box.left(), box.top(), box.right(), box.bottom()), self._landmarks(picture, box), score) for box, score in found

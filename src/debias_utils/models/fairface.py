@@ -44,7 +44,7 @@ class FairFace(AttributeClassifier):
         self.network = network.eval().requires_grad_(False)
         self.classes = {"race": list(RACES[races]), "gender": list(GENDERS), "age": list(AGES)}
 
-    @classmethod
+    @classmethod  # a packaged judge has other arguments than a file of the owners'
     def load(cls, name: str | Path, *, races: int = 7, device: str | torch.device = "cpu") -> FairFace:  # type: ignore[override]
         """Load the owners' file of weights (.pt, .pth, .safetensors), without running code out of it.
 

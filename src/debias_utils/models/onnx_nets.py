@@ -70,6 +70,7 @@ def to_torch(model: Any, *, source: str, output: str | None = None) -> nn.Module
             opset.version = 17
     try:
         return convert(changed).eval().requires_grad_(False)
+    # onnx2torch says NotImplementedError of an operator that it does not know
     except (NotImplementedError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{source} cannot be made a network of PyTorch: {error}") from error
 
